@@ -1,0 +1,1 @@
+//! The wire: gRPC services, CRI to domain conversion, error codes.

@@ -1,0 +1,7 @@
+//! The domain: pods and containers of this node.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod types;
+pub mod views;

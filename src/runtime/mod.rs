@@ -1,0 +1,1 @@
+//! OCI runtime-spec: a spec in, processes and cgroups out.
