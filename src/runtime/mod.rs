@@ -1,1 +1,9 @@
 //! OCI runtime-spec: a spec in, processes and cgroups out.
+//!
+//! All thought is in [`compile`]: pure functions from `config.json` to a plan ([`plan`]), which is plain data.
+//! [`execute`] carries a plan out in a forked child: one clone3, mounts, pivot_root, ids, capabilities, seccomp, exec.
+//! The shim and `orlop runtime` use the same plan and the same executor.
+
+pub mod execute;
+pub mod plan;
+mod sys;

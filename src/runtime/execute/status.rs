@@ -1,0 +1,173 @@
+//! What a child says on its way: small frames over a SEQPACKET socket.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+
+/// The longest frame; details are cut to fit.
+const FRAME: usize = 1024;
+const DETAIL: usize = 768;
+
+/// What the child was at when something went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stage {
+    /// Reading the plan itself.
+    Plan,
+    Cgroup,
+    Namespace,
+    Keyring,
+    Hostname,
+    Root,
+    Mount,
+    Device,
+    Console,
+    Sysctl,
+    MaskedPath,
+    ReadonlyPath,
+    WorkingDirectory,
+    User,
+    Capabilities,
+    Rlimit,
+    OomScoreAdj,
+    Seccomp,
+    /// Waiting for the start of what was created.
+    Gate,
+    /// `args[0]` is not there, or may not be executed; execve failed.
+    Execute,
+}
+
+/// One finding: what was being done, to what, and what the kernel said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub stage: Stage,
+    /// 0 when it was no system call that failed.
+    pub errno: i32,
+    /// The object and the step, ready for an error message, without the errno's text.
+    pub detail: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        if self.errno != 0 {
+            let text = io::Error::from_raw_os_error(self.errno).to_string();
+            // std adds " (os error N)"; the number helps nobody.
+            write!(f, ": {}", text.split(" (os error").next().unwrap_or(&text).to_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Notice {}
+
+/// What [`read_status`] got.
+#[derive(Debug)]
+pub enum Report {
+    /// The master of the container's terminal.
+    Console(OwnedFd),
+    /// Something was done otherwise than asked for, because this machine does not allow it; the start goes on.
+    Warning(Notice),
+    /// Everything is made; the child waits at [`Attached::gate`](super::Attached::gate).
+    Ready,
+    /// The child gave up; it exits with 255 at once.
+    Failure(Notice),
+    /// End of file: the program was executed, or the child was killed ([`super::never_executed`]).
+    End,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Frame {
+    Console,
+    Warning(Notice),
+    Ready,
+    Failure(Notice),
+}
+
+/// Reads the next report. With a non-blocking socket the error is `WouldBlock` when there is none yet.
+pub fn read_status(status: BorrowedFd<'_>) -> io::Result<Report> {
+    let mut bytes = [0u8; FRAME];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let buffer = &mut [io::IoSliceMut::new(&mut bytes)];
+        match recvmsg(status, buffer, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            // The child died with frames of ours unread: the same as an end.
+            Err(Errno::CONNRESET) => return Ok(Report::End),
+            other => break other?,
+        }
+    };
+    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("a status frame {why}"));
+    if received.bytes == 0 {
+        return Ok(Report::End);
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(bad("is too long"));
+    }
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    match postcard::from_bytes(&bytes[..received.bytes]).map_err(|_| bad("cannot be read"))? {
+        Frame::Console => fd.map(Report::Console).ok_or_else(|| bad("brings no console")),
+        Frame::Warning(notice) => Ok(Report::Warning(notice)),
+        Frame::Ready => Ok(Report::Ready),
+        Frame::Failure(notice) => Ok(Report::Failure(notice)),
+    }
+}
+
+/// The child's end.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    pub socket: OwnedFd,
+}
+
+impl Reporter {
+    /// Nobody may be left to hear it; then nothing is to be done about that.
+    fn send(&self, frame: &Frame, fd: Option<BorrowedFd<'_>>) {
+        let mut bytes = [0u8; FRAME];
+        let Ok(bytes) = postcard::to_slice(frame, &mut bytes) else { return };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.as_slice();
+        if !fds.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let _ = sendmsg(self.socket.as_fd(), &[io::IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL);
+    }
+
+    pub fn console(&self, master: BorrowedFd<'_>) {
+        self.send(&Frame::Console, Some(master));
+    }
+
+    pub fn warning(&self, notice: Notice) {
+        self.send(&Frame::Warning(cut(notice)), None);
+    }
+
+    pub fn ready(&self) {
+        self.send(&Frame::Ready, None);
+    }
+
+    pub fn failure(&self, notice: Notice) {
+        self.send(&Frame::Failure(cut(notice)), None);
+    }
+}
+
+fn cut(mut notice: Notice) -> Notice {
+    if notice.detail.len() > DETAIL {
+        let mut end = DETAIL;
+        while !notice.detail.is_char_boundary(end) {
+            end -= 1;
+        }
+        notice.detail.truncate(end);
+    }
+    notice
+}

@@ -1,0 +1,273 @@
+//! What a container or an exec is to be, with every decision taken: plain data for [`super::execute`].
+//!
+//! A plan is written by [`super::compile`] in the agent, encoded with postcard, put into a memfd, and decoded by the
+//! forked child that carries it out. The parent of that fork needs only the [`SpawnHeader`]. Paths, names and values
+//! are bytes, since nothing on Linux makes them UTF-8; none contains a NUL byte (compile refuses it).
+
+use serde::{Deserialize, Serialize};
+
+/// A path as the kernel has it: bytes without NUL.
+pub type PathBytes = Vec<u8>;
+
+/// What the parent of the fork must know, and all that it must know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnHeader {
+    /// `CLONE_NEW*` flags for clone3: the namespaces that the child gets new. Never `CLONE_NEWCGROUP`: a new cgroup
+    /// namespace is rooted where its maker is, so the child makes it after it has entered its cgroups.
+    pub clone_flags: u64,
+    /// Enter the PID namespace of [`Attached::pid_namespace`](super::execute::Attached), or of the exec's target.
+    pub join_pid_namespace: bool,
+    /// clone3 puts the child into [`Attached::cgroup_dir`](super::execute::Attached).
+    pub into_cgroup: bool,
+}
+
+/// How a process gets into its cgroups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CgroupEntry {
+    /// It stays in its parent's.
+    #[default]
+    None,
+    /// By clone3, through the directory that the parent holds.
+    V2,
+    /// The child writes `0` to each of these `tasks` files of the host.
+    V1 { tasks: Vec<PathBytes> },
+}
+
+/// The decoded content of a plan's memfd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Plan {
+    Launch(Box<LaunchPlan>),
+    Exec(Box<ExecPlan>),
+}
+
+/// A new container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    pub cgroup: CgroupEntry,
+    /// Make a cgroup namespace once inside the cgroups.
+    pub new_cgroup_namespace: bool,
+    /// Namespaces that are entered by path, in this order.
+    pub join: Vec<JoinNamespace>,
+    /// Set in the child's UTS namespace.
+    pub hostname: Option<Vec<u8>>,
+    pub domainname: Option<Vec<u8>>,
+    /// A new session keyring of this name; `None`: the parent's.
+    pub keyring: Option<Vec<u8>>,
+    pub root: RootPlan,
+    /// In order.
+    pub mounts: Vec<MountStep>,
+    pub devices: Vec<DevicePlan>,
+    /// (link, target), made when the link is not there, after the mounts.
+    pub symlinks: Vec<(PathBytes, Vec<u8>)>,
+    /// The pseudo terminal is also bound over /dev/console.
+    pub bind_console: bool,
+    /// Below /proc/sys, with slashes ("net/ipv4/ip_forward"), and the value.
+    pub sysctls: Vec<(PathBytes, Vec<u8>)>,
+    pub masked: Vec<PathBytes>,
+    pub readonly: Vec<PathBytes>,
+    pub process: ProcessPlan,
+}
+
+/// A process more in a running container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecPlan {
+    pub cgroup: CgroupEntry,
+    /// `CLONE_NEW*` flags of the namespaces of the target that are entered, the PID namespace aside.
+    pub namespaces: u32,
+    pub process: ProcessPlan,
+}
+
+/// A namespace that is entered by its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinNamespace {
+    /// One `CLONE_NEW*` flag.
+    pub kind: u32,
+    pub path: PathBytes,
+}
+
+/// The root file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootPlan {
+    pub source: RootSource,
+    pub readonly: bool,
+    /// What the child makes of its copy of the host's mounts before it mounts anything: `MS_SLAVE` or `MS_PRIVATE`.
+    pub host_propagation: u32,
+    /// Propagation of the finished root, an `MS_*` type with or without `MS_REC`; 0: as it is.
+    pub propagation: u32,
+}
+
+/// Where the root file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootSource {
+    /// A directory of the host, bound with what is mounted below it.
+    Directory(PathBytes),
+    /// An overlay that lives in the container's mount namespace only.
+    Overlay {
+        /// Topmost first. At least one.
+        lowers: Vec<PathBytes>,
+        /// Where changes go. On the same file system as `work`.
+        upper: PathBytes,
+        work: PathBytes,
+        /// No sync at unmount: what the container wrote is lost with the power.
+        volatile: bool,
+        /// More options of overlayfs, as key and value.
+        options: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+}
+
+impl Default for RootSource {
+    fn default() -> Self {
+        Self::Directory(Vec::new())
+    }
+}
+
+/// One step in building the tree below the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountStep {
+    Mount(MountPlan),
+    /// A symbolic link in a file system that an earlier step mounted.
+    Symlink {
+        path: PathBytes,
+        target: Vec<u8>,
+    },
+    /// Other flags for what is mounted at `path` already ("remount", and read-only after it was filled).
+    Change {
+        path: PathBytes,
+        flags: MountFlags,
+    },
+}
+
+/// A mount: made before the root is entered, attached after, so that no path of the image is resolved while the host
+/// is in reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// Inside the container. Missing directories (or the missing file, for a file's bind) are made.
+    pub target: PathBytes,
+    pub source: MountSource,
+    pub flags: MountFlags,
+    /// It must not be reached through a symbolic link: /proc and /sys.
+    pub ordinary_directory: bool,
+    /// What the image has at `target` is copied into the new file system.
+    pub copy_up: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A path of the host.
+    Bind { path: PathBytes, recursive: bool },
+    /// A new file system.
+    Filesystem {
+        kind: Vec<u8>,
+        source: Vec<u8>,
+        /// Options of the super block, as key and value, the generic ones ("ro", "sync", "dirsync") among them.
+        options: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        /// tmpfs without `mode`: that of the directory it covers.
+        inherit_mode: bool,
+        /// If this kernel or this namespace refuses: bind this path of the host instead.
+        fallback: Option<PathBytes>,
+    },
+}
+
+impl Default for MountSource {
+    fn default() -> Self {
+        Self::Bind { path: Vec::new(), recursive: false }
+    }
+}
+
+/// Flags of a mount, as mount_setattr(2) takes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountFlags {
+    /// `MOUNT_ATTR_*` for the mount itself.
+    pub set: u64,
+    pub clear: u64,
+    /// The same for it and all below it.
+    pub recursive_set: u64,
+    pub recursive_clear: u64,
+    /// `MS_SHARED`, `MS_PRIVATE`, `MS_SLAVE`, `MS_UNBINDABLE`, with or without `MS_REC`, in this order of application.
+    pub propagation: [u32; 4],
+}
+
+/// A device node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicePlan {
+    pub path: PathBytes,
+    /// File type and permissions as mknod(2) takes them.
+    pub mode: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Bind this node of the host, as nodes cannot be made here.
+    pub bind: Option<PathBytes>,
+    /// A default device: a node that is there already is left alone if it is the right one.
+    pub default: bool,
+}
+
+/// The process, for a container as for an exec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessPlan {
+    /// At least one. `args[0]` is looked up in the `PATH` of `env` when it has no slash.
+    pub args: Vec<Vec<u8>>,
+    /// `NAME=value`, each name once.
+    pub env: Vec<Vec<u8>>,
+    /// `env` has no HOME, or an empty one: it is taken from /etc/passwd of the container.
+    pub default_home: bool,
+    /// Absolute; made when missing.
+    pub cwd: PathBytes,
+    pub uid: u32,
+    pub gid: u32,
+    /// Exactly these.
+    pub groups: Vec<u32>,
+    pub umask: u32,
+    pub capabilities: CapabilitySets,
+    pub no_new_privileges: bool,
+    pub rlimits: Vec<Rlimit>,
+    pub oom_score_adj: Option<i32>,
+    pub seccomp: Option<SeccompPlan>,
+    pub terminal: Option<TerminalPlan>,
+}
+
+/// Bit n is capability n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilitySets {
+    pub bounding: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    pub permitted: u64,
+    pub ambient: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// `RLIMIT_*`.
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// A compiled filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompPlan {
+    /// `struct sock_filter` after `struct sock_filter`, in this machine's byte order.
+    pub program: Vec<u8>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+}
+
+/// Size in characters; zero: the kernel's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalPlan {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+impl Plan {
+    /// The bytes for the memfd.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
