@@ -1,1 +1,218 @@
 //! Every setting, its default, its documentation.
+//!
+//! There is one file, `/etc/orlop/config.toml`, and it may be absent: the defaults below are enough to run. A section
+//! of the file is a struct; the doc comment of a field is its documentation, for a reader of the code, for
+//! `orlop config default` and for docs/configuration.md alike ([`settings`] keeps them together).
+//!
+//! A key that nothing reads is an error with its line, and so is a value that cannot work: [`parse`] finds them all,
+//! not only the first.
+
+mod parse;
+mod print;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use parse::{ConfigError, Problem};
+pub use print::{default_toml, markdown};
+
+use settings::settings;
+
+/// Where the file is when nobody names another.
+pub const DEFAULT_FILE: &str = "/etc/orlop/config.toml";
+
+/// The whole configuration: a field a section.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub paths: Paths,
+    pub runtime: Runtime,
+    pub images: Images,
+    pub metrics: Metrics,
+    pub log: Log,
+}
+
+settings! {
+    /// Where the agent keeps its files.
+    pub struct Paths {
+        /// What survives a reboot: images, and the records of pods and containers. On a filesystem that can be the
+        /// lower and upper layer of an overlay (ext4, xfs, btrfs).
+        pub root: PathBuf = PathBuf::from("/var/lib/orlop"),
+        /// What does not outlive the machine's uptime: sockets, process ids, namespaces. On a tmpfs.
+        pub state: PathBuf = PathBuf::from("/run/orlop"),
+        /// The Unix socket that answers CRI. `http.sock` beside it answers /metrics, /healthz and /pulls. Both can be
+        /// opened by root alone.
+        pub socket: PathBuf = PathBuf::from("/run/orlop/orlop.sock"),
+    }
+}
+
+/// Who moves processes between cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The agent writes to the cgroup filesystem itself.
+    #[default]
+    Cgroupfs,
+    /// The agent asks systemd over D-Bus.
+    Systemd,
+}
+
+settings! {
+    /// How containers are run.
+    pub struct Runtime {
+        /// Who makes cgroups: `cgroupfs` (the agent itself). The kubelet learns it through RuntimeConfig and needs no
+        /// setting of its own. `systemd` is refused until this version has that driver.
+        pub cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs,
+        /// The seccomp profile behind `RuntimeDefault`: a JSON file in the format of the OCI runtime-spec. Unset: the
+        /// profile that is built in.
+        pub seccomp_profile: Option<PathBuf> = None => "\"/etc/orlop/seccomp.json\"",
+        /// Resource limits (ulimits) of every container, by name without `RLIMIT_`. Empty: those that the agent was
+        /// started with.
+        pub default_ulimits: BTreeMap<String, Ulimit> = BTreeMap::new() => "{ nofile = { soft = 65536, hard = 65536 } }",
+        /// Sysctls of every pod that has a network namespace of its own; what the pod asks for goes before these. The
+        /// defaults let a process without privileges use low ports and ping.
+        pub default_sysctls: BTreeMap<String, String> = BTreeMap::from([
+            ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+            ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
+        ]),
+        /// Bytes of a container's output that make one record of its log at most; a longer line is cut into records
+        /// marked `P`, which readers of CRI logs join again.
+        pub log_line_bytes: usize = 16384,
+        /// Seconds that the end of a killed container is waited for before StopContainer and StopPodSandbox report
+        /// that it does not go away (a process in an uninterruptible system call).
+        pub kill_timeout_seconds: u64 = 10,
+        /// Runtime handlers, the names that a RuntimeClass may say, beside the empty one that always works.
+        pub handlers: Vec<String> = vec!["orlop".to_owned()],
+    }
+}
+
+/// One resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ulimit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+settings! {
+    /// How images are pulled and kept.
+    pub struct Images {
+        /// Images that garbage collection must leave alone: names as a kubelet would write them, `*` at the end for
+        /// any rest (`registry.k8s.io/pause:*`).
+        pub pinned: Vec<String> = Vec::new(),
+        /// Layers that are fetched and unpacked at the same time, over all pulls. 0: one a CPU, at least 3.
+        pub parallel_layers: usize = 0,
+        /// Bytes that one layer may unpack to; a larger one is refused as a bomb.
+        pub max_layer_bytes: u64 = 64 << 30,
+        /// Files and directories that one layer may hold.
+        pub max_layer_entries: u64 = 4_000_000,
+    }
+}
+
+settings! {
+    /// Where the agent can be watched. http.sock beside the CRI socket answers the same, always.
+    pub struct Metrics {
+        /// Where /metrics (Prometheus) and /healthz are answered: `host:port`, or empty for nowhere. There is no
+        /// authentication, so anything but loopback shows counts and timings of this node to whoever can reach it.
+        pub address: String = "127.0.0.1:9478".to_owned(),
+    }
+}
+
+/// How log records look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+settings! {
+    /// The agent's own log, on standard error.
+    pub struct Log {
+        /// How much: `error`, `warn`, `info`, `debug`, `trace`, or more finely as in `info,orlop::network=debug`.
+        pub level: String = "info".to_owned(),
+        /// `text` for people, `json` for collectors: one object a line.
+        pub format: LogFormat = LogFormat::Text,
+    }
+}
+
+impl Config {
+    /// Reads `file`; without a name, [`DEFAULT_FILE`] if there is one, and the defaults if not.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it is wrong; the error holds every problem with its line.
+    pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(std::path::Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(path) {
+            Ok(text) => parse::parse(&path.display().to_string(), &text),
+            Err(cause) if file.is_none() && cause.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(cause) => Err(ConfigError::Unreadable { file: path.to_owned(), cause }),
+        }
+    }
+
+    /// Parses the text of a configuration file; `name` is what problems call it.
+    ///
+    /// # Errors
+    /// Holds every problem that was found.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        parse::parse(name, text)
+    }
+
+    /// The Unix socket beside the CRI socket that answers HTTP.
+    pub fn http_socket(&self) -> PathBuf {
+        self.paths.socket.with_file_name("http.sock")
+    }
+
+    /// What a type cannot say: the path of the key, and what is wrong with its value.
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        let mut refuse = |key: &'static str, why: String| wrong.push((key, why));
+        for (key, path) in
+            [("paths.root", &self.paths.root), ("paths.state", &self.paths.state), ("paths.socket", &self.paths.socket)]
+        {
+            if !path.is_absolute() {
+                refuse(key, format!("\"{}\" is not an absolute path", path.display()));
+            }
+        }
+        // sockaddr_un has 108 bytes, the last of them a zero.
+        if self.paths.socket.as_os_str().len() > 107 {
+            refuse("paths.socket", "a path of a Unix socket has 107 bytes at most".to_owned());
+        }
+        if self.paths.root == self.paths.state {
+            refuse("paths.state", "is the same as paths.root; what survives a reboot must be apart".to_owned());
+        }
+        if self.runtime.cgroup_driver == CgroupDriver::Systemd {
+            refuse("runtime.cgroup_driver", "this version has no systemd driver; use \"cgroupfs\"".to_owned());
+        }
+        if let Some(profile) = &self.runtime.seccomp_profile
+            && !profile.is_file()
+        {
+            refuse("runtime.seccomp_profile", format!("\"{}\" is not a file", profile.display()));
+        }
+        for (name, limit) in &self.runtime.default_ulimits {
+            if limit.soft > limit.hard {
+                refuse("runtime.default_ulimits", format!("{name}: the soft limit is above the hard one"));
+            }
+        }
+        if self.runtime.log_line_bytes < 256 || self.runtime.log_line_bytes > 1 << 20 {
+            refuse("runtime.log_line_bytes", "must be from 256 to 1048576".to_owned());
+        }
+        if let Some(handler) = self.runtime.handlers.iter().find(|name| name.is_empty()) {
+            refuse("runtime.handlers", format!("\"{handler}\" is no name; the empty handler always works"));
+        }
+        if !self.metrics.address.is_empty() && self.metrics.address.parse::<std::net::SocketAddr>().is_err() {
+            refuse("metrics.address", format!("\"{}\" is not ADDRESS:PORT", self.metrics.address));
+        }
+        if let Err(cause) = self.log.level.parse::<tracing_subscriber::EnvFilter>() {
+            refuse("log.level", cause.to_string());
+        }
+        wrong
+    }
+}

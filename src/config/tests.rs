@@ -1,0 +1,117 @@
+//! The printed defaults are the defaults, the reference page is what the code says, and what is wrong is named.
+
+use std::path::Path;
+
+use super::*;
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse("c.toml", text) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Invalid { problems }) => problems.iter().map(Problem::to_string).collect(),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    assert_eq!(Config::parse("c.toml", "").unwrap(), Config::default());
+}
+
+#[test]
+fn the_printed_defaults_are_the_defaults() {
+    assert_eq!(Config::parse("default", &default_toml()).unwrap(), Config::default());
+}
+
+#[test]
+fn the_examples_are_valid_too() {
+    let text: String = print::sections()
+        .iter()
+        .flat_map(|section| {
+            let lines = section.fields.iter().filter_map(|f| Some(format!("{} = {}\n", f.name, f.example?)));
+            std::iter::once(format!("[{}]\n", section.name)).chain(lines).collect::<Vec<_>>()
+        })
+        .collect();
+    let wrong: Vec<String> = problems(&text).into_iter().filter(|p| !p.ends_with("is not a file")).collect();
+    assert!(wrong.is_empty(), "{wrong:?}\n{text}");
+}
+
+#[test]
+fn every_key_is_documented() {
+    let defaults = toml::Value::try_from(Config::default()).unwrap();
+    for (name, section) in defaults.as_table().unwrap() {
+        let known = print::sections().into_iter().find(|s| s.name == name).unwrap_or_else(|| panic!("[{name}]"));
+        assert!(!known.doc.is_empty(), "[{name}]");
+        for key in section.as_table().unwrap().keys() {
+            let field = known.fields.iter().find(|f| f.name == key).unwrap_or_else(|| panic!("{name}.{key}"));
+            assert!(!field.doc.is_empty(), "{name}.{key}");
+        }
+    }
+}
+
+/// `UPDATE_DOCS=1 cargo test --lib config::` writes the page anew.
+#[test]
+fn the_reference_page_is_what_the_code_says() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&page, markdown()).unwrap();
+    }
+    let written = std::fs::read_to_string(&page).unwrap();
+    assert!(written == markdown(), "docs/configuration.md is old: UPDATE_DOCS=1 cargo test --lib config:: renews it");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
+    assert_eq!(
+        problems("[paths]\nroot = \"/a\"\nsokcet = \"/b\"\n"),
+        ["c.toml:3: paths.sokcet: unknown key; did you mean \"socket\"?"]
+    );
+    assert_eq!(problems("\n[path]\nroot = \"/a\"\n"), ["c.toml:2: path: unknown key; did you mean \"paths\"?"]);
+    assert_eq!(
+        problems("[paths]\nbananas = 1\n"),
+        ["c.toml:2: paths.bananas: unknown key; known are root, state, socket"]
+    );
+}
+
+#[test]
+fn an_unknown_value_names_the_nearest() {
+    assert_eq!(
+        problems("[log]\nformat = \"jsn\"\n"),
+        ["c.toml:2: log.format: unknown value \"jsn\"; did you mean \"json\"?"]
+    );
+}
+
+#[test]
+fn every_problem_is_named_in_the_order_of_the_file() {
+    let text = "[paths]\nroot = 5\nstate = \"run\"\n\n[runtime]\nlog_line_bytes = 1\nfoo = 1\ncgroup_driver = \"systemd\"\n\
+                [runtime.default_ulimits]\nnofile = { soft = 2, hard = 1 }\nmemlock = { soft = 1, hard = 1, sfot = 1 }\n\
+                [metrics]\naddress = \"x\"\n";
+    let found = problems(text);
+    let lines: Vec<&str> = found.iter().map(|p| p.split(": ").next().unwrap()).collect();
+    let expected: Vec<String> = [2, 3, 6, 7, 8, 9, 11, 13].iter().map(|line| format!("c.toml:{line}")).collect();
+    assert_eq!(lines, expected, "{found:#?}");
+    assert!(found[0].contains("paths.root: invalid type: integer `5`"), "{found:#?}");
+    assert!(
+        found[6].contains("runtime.default_ulimits.memlock.sfot: unknown key; did you mean \"soft\"?"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn text_that_is_not_toml_has_a_line() {
+    let found = problems("[paths]\nroot = \n");
+    assert!(found[0].starts_with("c.toml:2: "), "{found:?}");
+}
+
+#[test]
+fn a_missing_file_is_the_defaults_only_when_nobody_named_it() {
+    let error = Config::load(Some(Path::new("/nonexistent/orlop.toml"))).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/orlop.toml: cannot be read"), "{error}");
+}
+
+#[test]
+fn distances() {
+    assert_eq!(parse::distance("socket", "socket"), 0);
+    assert_eq!(parse::distance("sokcet", "socket"), 1);
+    assert_eq!(parse::distance("", "abc"), 3);
+    assert_eq!(parse::distance("root", "state"), 4);
+}
