@@ -42,8 +42,12 @@ fn shim() -> Result<(), Box<dyn Error>> {
     // The outer build's flags and wrappers are for the outer build.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let outer = name.starts_with("CARGO_FEATURE_") || name.starts_with("CARGO_CFG_") || name.starts_with("CARGO_PKG_");
-        let flags = matches!(name.as_str(), "CARGO_ENCODED_RUSTFLAGS" | "RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER");
+        let outer =
+            name.starts_with("CARGO_FEATURE_") || name.starts_with("CARGO_CFG_") || name.starts_with("CARGO_PKG_");
+        let flags = matches!(
+            name.as_str(),
+            "CARGO_ENCODED_RUSTFLAGS" | "RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER"
+        );
         if outer || flags || name == "CARGO_TARGET_DIR" || name == "CARGO_MAKEFLAGS" || name == "MAKEFLAGS" {
             cargo.env_remove(name);
         }
