@@ -19,12 +19,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[cfg(feature = "agent")]
 fn wire() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/api.proto"], ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.open_file("api.proto")?;
+    std::fs::write(out_dir()?.join("cri.bin"), compiler.encode_file_descriptor_set())?;
+    // The comments become those of the generated types.
+    let descriptors = compiler.include_source_info(true).file_descriptor_set();
     tonic_prost_build::configure()
         .generate_default_stubs(true)
         .build_transport(true)
         .btree_map(".")
-        .file_descriptor_set_path(out_dir()?.join("cri.bin"))
         .compile_fds(descriptors)?;
     Ok(())
 }
