@@ -2,14 +2,14 @@
 //!
 //! There is one file, `/etc/orlop/config.toml`, and it may be absent: the defaults below are enough to run. A section
 //! of the file is a struct; the doc comment of a field is its documentation, for a reader of the code, for
-//! `orlop config default` and for docs/configuration.md alike ([`settings`] keeps them together).
+//! `orlop config default` and for docs/configuration.md alike ([`docs`] takes it from the source).
 //!
 //! A key that nothing reads is an error with its line, and so is a value that cannot work: [`parse`] finds them all,
 //! not only the first.
 
+mod docs;
 mod parse;
 mod print;
-mod settings;
 
 #[cfg(test)]
 mod tests;
@@ -22,13 +22,11 @@ use serde::{Deserialize, Serialize};
 pub use parse::{ConfigError, Problem};
 pub use print::{default_toml, markdown};
 
-use settings::settings;
-
 /// Where the file is when nobody names another.
 pub const DEFAULT_FILE: &str = "/etc/orlop/config.toml";
 
 /// The whole configuration: a field a section.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub paths: Paths,
@@ -38,17 +36,27 @@ pub struct Config {
     pub log: Log,
 }
 
-settings! {
-    /// Where the agent keeps its files.
-    pub struct Paths {
-        /// What survives a reboot: images, and the records of pods and containers. On a filesystem that can be the
-        /// lower and upper layer of an overlay (ext4, xfs, btrfs).
-        pub root: PathBuf = PathBuf::from("/var/lib/orlop"),
-        /// What does not outlive the machine's uptime: sockets, process ids, namespaces. On a tmpfs.
-        pub state: PathBuf = PathBuf::from("/run/orlop"),
-        /// The Unix socket that answers CRI. `http.sock` beside it answers /metrics, /healthz and /pulls. Both can be
-        /// opened by root alone.
-        pub socket: PathBuf = PathBuf::from("/run/orlop/orlop.sock"),
+/// Where the agent keeps its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// What survives a reboot: images, and the records of pods and containers. On a filesystem that can be the
+    /// lower and upper layer of an overlay (ext4, xfs, btrfs).
+    pub root: PathBuf,
+    /// What does not outlive the machine's uptime: sockets, process ids, namespaces. On a tmpfs.
+    pub state: PathBuf,
+    /// The Unix socket that answers CRI. `http.sock` beside it answers /metrics, /healthz and /pulls. Both can be
+    /// opened by root alone.
+    pub socket: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/var/lib/orlop"),
+            state: PathBuf::from("/run/orlop"),
+            socket: PathBuf::from("/run/orlop/orlop.sock"),
+        }
     }
 }
 
@@ -63,32 +71,48 @@ pub enum CgroupDriver {
     Systemd,
 }
 
-settings! {
-    /// How containers are run.
-    pub struct Runtime {
-        /// Who makes cgroups: `cgroupfs` (the agent itself). The kubelet learns it through RuntimeConfig and needs no
-        /// setting of its own. `systemd` is refused until this version has that driver.
-        pub cgroup_driver: CgroupDriver = CgroupDriver::Cgroupfs,
-        /// The seccomp profile behind `RuntimeDefault`: a JSON file in the format of the OCI runtime-spec. Unset: the
-        /// profile that is built in.
-        pub seccomp_profile: Option<PathBuf> = None => "\"/etc/orlop/seccomp.json\"",
-        /// Resource limits (ulimits) of every container, by name without `RLIMIT_`. Empty: those that the agent was
-        /// started with.
-        pub default_ulimits: BTreeMap<String, Ulimit> = BTreeMap::new() => "{ nofile = { soft = 65536, hard = 65536 } }",
-        /// Sysctls of every pod that has a network namespace of its own; what the pod asks for goes before these. The
-        /// defaults let a process without privileges use low ports and ping.
-        pub default_sysctls: BTreeMap<String, String> = BTreeMap::from([
-            ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
-            ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
-        ]),
-        /// Bytes of a container's output that make one record of its log at most; a longer line is cut into records
-        /// marked `P`, which readers of CRI logs join again.
-        pub log_line_bytes: usize = 16384,
-        /// Seconds that the end of a killed container is waited for before StopContainer and StopPodSandbox report
-        /// that it does not go away (a process in an uninterruptible system call).
-        pub kill_timeout_seconds: u64 = 10,
-        /// Runtime handlers, the names that a RuntimeClass may say, beside the empty one that always works.
-        pub handlers: Vec<String> = vec!["orlop".to_owned()],
+/// How containers are run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// Who makes cgroups: `cgroupfs` (the agent itself). The kubelet learns it through RuntimeConfig and needs no
+    /// setting of its own. `systemd` is refused until this version has that driver.
+    pub cgroup_driver: CgroupDriver,
+    /// The seccomp profile behind `RuntimeDefault`: a JSON file in the format of the OCI runtime-spec. Unset: the
+    /// profile that is built in.
+    /// Example: `"/etc/orlop/seccomp.json"`
+    pub seccomp_profile: Option<PathBuf>,
+    /// Resource limits (ulimits) of every container, by name without `RLIMIT_`. Empty: those that the agent was
+    /// started with.
+    /// Example: `{ nofile = { soft = 65536, hard = 65536 } }`
+    pub default_ulimits: BTreeMap<String, Ulimit>,
+    /// Sysctls of every pod that has a network namespace of its own; what the pod asks for goes before these. The
+    /// defaults let a process without privileges use low ports and ping.
+    pub default_sysctls: BTreeMap<String, String>,
+    /// Bytes of a container's output that make one record of its log at most; a longer line is cut into records
+    /// marked `P`, which readers of CRI logs join again.
+    pub log_line_bytes: usize,
+    /// Seconds that the end of a killed container is waited for before StopContainer and StopPodSandbox report
+    /// that it does not go away (a process in an uninterruptible system call).
+    pub kill_timeout_seconds: u64,
+    /// Runtime handlers, the names that a RuntimeClass may say, beside the empty one that always works.
+    pub handlers: Vec<String>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            seccomp_profile: None,
+            default_ulimits: BTreeMap::new(),
+            default_sysctls: BTreeMap::from([
+                ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+                ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
+            ]),
+            log_line_bytes: 16384,
+            kill_timeout_seconds: 10,
+            handlers: vec!["orlop".to_owned()],
+        }
     }
 }
 
@@ -100,27 +124,39 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
-settings! {
-    /// How images are pulled and kept.
-    pub struct Images {
-        /// Images that garbage collection must leave alone: names as a kubelet would write them, `*` at the end for
-        /// any rest (`registry.k8s.io/pause:*`).
-        pub pinned: Vec<String> = Vec::new(),
-        /// Layers that are fetched and unpacked at the same time, over all pulls. 0: one a CPU, at least 3.
-        pub parallel_layers: usize = 0,
-        /// Bytes that one layer may unpack to; a larger one is refused as a bomb.
-        pub max_layer_bytes: u64 = 64 << 30,
-        /// Files and directories that one layer may hold.
-        pub max_layer_entries: u64 = 4_000_000,
+/// How images are pulled and kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Images {
+    /// Images that garbage collection must leave alone: names as a kubelet would write them, `*` at the end for
+    /// any rest (`registry.k8s.io/pause:*`).
+    pub pinned: Vec<String>,
+    /// Layers that are fetched and unpacked at the same time, over all pulls. 0: one a CPU, at least 3.
+    pub parallel_layers: usize,
+    /// Bytes that one layer may unpack to; a larger one is refused as a bomb.
+    pub max_layer_bytes: u64,
+    /// Files and directories that one layer may hold.
+    pub max_layer_entries: u64,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { pinned: Vec::new(), parallel_layers: 0, max_layer_bytes: 64 << 30, max_layer_entries: 4_000_000 }
     }
 }
 
-settings! {
-    /// Where the agent can be watched. http.sock beside the CRI socket answers the same, always.
-    pub struct Metrics {
-        /// Where /metrics (Prometheus) and /healthz are answered: `host:port`, or empty for nowhere. There is no
-        /// authentication, so anything but loopback shows counts and timings of this node to whoever can reach it.
-        pub address: String = "127.0.0.1:9478".to_owned(),
+/// Where the agent can be watched. http.sock beside the CRI socket answers the same, always.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where /metrics (Prometheus) and /healthz are answered: `host:port`, or empty for nowhere. There is no
+    /// authentication, so anything but loopback shows counts and timings of this node to whoever can reach it.
+    pub address: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { address: "127.0.0.1:9478".to_owned() }
     }
 }
 
@@ -133,13 +169,19 @@ pub enum LogFormat {
     Json,
 }
 
-settings! {
-    /// The agent's own log, on standard error.
-    pub struct Log {
-        /// How much: `error`, `warn`, `info`, `debug`, `trace`, or more finely as in `info,orlop::network=debug`.
-        pub level: String = "info".to_owned(),
-        /// `text` for people, `json` for collectors: one object a line.
-        pub format: LogFormat = LogFormat::Text,
+/// The agent's own log, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How much: `error`, `warn`, `info`, `debug`, `trace`, or more finely as in `info,orlop::network=debug`.
+    pub level: String,
+    /// `text` for people, `json` for collectors: one object a line.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 

@@ -2,29 +2,43 @@
 
 use toml::Value;
 
-use super::settings::{Documented, Field};
-use super::{Config, Images, Log, Metrics, Paths, Runtime};
+use super::Config;
+use super::docs::{self, FieldDoc};
 
-/// A section with what is known of its keys.
+/// One table of the file: its path, what is known of its keys, and its default values.
 pub(super) struct Section {
-    pub(super) name: &'static str,
-    pub(super) doc: &'static [&'static str],
-    pub(super) fields: &'static [Field],
+    pub(super) path: String,
+    pub(super) doc: Vec<&'static str>,
+    pub(super) fields: Vec<(FieldDoc, Option<Value>)>,
 }
 
-fn section<T: Documented>(name: &'static str) -> Section {
-    Section { name, doc: T::DOC, fields: T::FIELDS }
-}
-
-/// All sections, in the order of the printed file.
+/// All tables, in the order of the printed file.
 pub(super) fn sections() -> Vec<Section> {
-    vec![
-        section::<Paths>("paths"),
-        section::<Runtime>("runtime"),
-        section::<Images>("images"),
-        section::<Metrics>("metrics"),
-        section::<Log>("log"),
-    ]
+    let defaults = Value::try_from(Config::default()).expect("the defaults are tables, strings, numbers and lists");
+    let mut sections = Vec::new();
+    collect("", "Config", &defaults, &mut sections);
+    sections
+}
+
+/// Adds the table at `path`, whose struct is `name`, and those below it.
+fn collect(path: &str, name: &str, defaults: &Value, sections: &mut Vec<Section>) {
+    let Some(known) = docs::find(name) else { return };
+    let mut fields = Vec::new();
+    let mut below = Vec::new();
+    for field in known.fields {
+        let value = defaults.get(field.name).cloned();
+        match value {
+            Some(table) if docs::find(field.kind).is_some() => below.push((field, table)),
+            value => fields.push((field, value)),
+        }
+    }
+    if !path.is_empty() {
+        sections.push(Section { path: path.to_owned(), doc: known.doc, fields });
+    }
+    for (field, table) in below {
+        let deeper = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+        collect(&deeper, field.kind, &table, sections);
+    }
 }
 
 /// The default configuration as a file to start from: every key with its comment. A key without a default is there
@@ -32,19 +46,16 @@ pub(super) fn sections() -> Vec<Section> {
 pub fn default_toml() -> String {
     let mut out =
         String::from("# Orlop's configuration. Every value here is the default; keep only what you change.\n");
-    let defaults = defaults();
-    for Section { name, doc, fields } in sections() {
+    for Section { path, doc, fields } in sections() {
         out.push('\n');
-        comment(&mut out, doc);
-        out.push_str(&format!("[{name}]\n"));
-        for field in fields {
+        comment(&mut out, &doc);
+        out.push_str(&format!("[{path}]\n"));
+        for (field, value) in fields {
             out.push('\n');
-            comment(&mut out, field.doc);
-            let value = value_of(&defaults, name, field);
+            comment(&mut out, &field.doc);
             match (value, field.example) {
                 (Some(value), None) => out.push_str(&format!("{} = {value}\n", field.name)),
-                (_, Some(example)) => out.push_str(&format!("# {} = {example}\n", field.name)),
-                (None, None) => out.push_str(&format!("# {} =\n", field.name)),
+                (_, example) => out.push_str(&format!("# {} = {}\n", field.name, example.unwrap_or_default())),
             }
         }
     }
@@ -57,17 +68,16 @@ pub fn markdown() -> String {
         "# Configuration\n\n\
          One TOML file, `/etc/orlop/config.toml`; it may be absent. `orlop config default` prints it with all defaults,\n\
          `orlop config validate` names every problem in it with its line. A key that is not listed here is an error.\n\n\
-         This page is generated from the source (`src/config.rs` and the sections it names); a test keeps it so.\n",
+         This page is generated from the source (`src/config.rs` and the structs it names); a test keeps it so.\n",
     );
-    let defaults = defaults();
-    for Section { name, doc, fields } in sections() {
-        out.push_str(&format!("\n## `[{name}]`\n\n{}\n", text(doc)));
-        for field in fields {
-            out.push_str(&format!("\n### `{name}.{}`\n\n{}\n", field.name, text(field.doc)));
-            match (value_of(&defaults, name, field), field.example) {
+    for Section { path, doc, fields } in sections() {
+        out.push_str(&format!("\n## `[{path}]`\n\n{}\n", doc.join("\n")));
+        for (field, value) in fields {
+            out.push_str(&format!("\n### `{path}.{}`\n\n{}\n", field.name, field.doc.join("\n")));
+            match (value, field.example) {
                 (Some(value), None) => out.push_str(&format!("\nDefault: `{value}`\n")),
                 (_, Some(example)) => {
-                    out.push_str(&format!("\nUnset by default. Example: `{} = {example}`\n", field.name))
+                    out.push_str(&format!("\nUnset by default. Example: `{} = {example}`\n", field.name));
                 }
                 (None, None) => out.push_str("\nUnset by default.\n"),
             }
@@ -76,20 +86,10 @@ pub fn markdown() -> String {
     out
 }
 
-fn defaults() -> Value {
-    Value::try_from(Config::default()).expect("the defaults are tables, strings, numbers and lists")
-}
-
-fn value_of<'a>(defaults: &'a Value, section: &str, field: &Field) -> Option<&'a Value> {
-    defaults.get(section)?.get(field.name)
-}
-
 fn comment(out: &mut String, doc: &[&str]) {
     for line in doc {
-        out.push_str(&format!("#{line}\n"));
+        out.push_str(if line.is_empty() { "#" } else { "# " });
+        out.push_str(line);
+        out.push('\n');
     }
-}
-
-fn text(doc: &[&str]) -> String {
-    doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n")
 }

@@ -24,28 +24,58 @@ fn the_printed_defaults_are_the_defaults() {
 
 #[test]
 fn the_examples_are_valid_too() {
-    let text: String = print::sections()
-        .iter()
-        .flat_map(|section| {
-            let lines = section.fields.iter().filter_map(|f| Some(format!("{} = {}\n", f.name, f.example?)));
-            std::iter::once(format!("[{}]\n", section.name)).chain(lines).collect::<Vec<_>>()
-        })
-        .collect();
+    let mut text = String::new();
+    for section in print::sections() {
+        text += &format!("[{}]\n", section.path);
+        for (field, _) in section.fields {
+            text += &field.example.map(|value| format!("{} = {value}\n", field.name)).unwrap_or_default();
+        }
+    }
     let wrong: Vec<String> = problems(&text).into_iter().filter(|p| !p.ends_with("is not a file")).collect();
     assert!(wrong.is_empty(), "{wrong:?}\n{text}");
 }
 
-#[test]
-fn every_key_is_documented() {
-    let defaults = toml::Value::try_from(Config::default()).unwrap();
-    for (name, section) in defaults.as_table().unwrap() {
-        let known = print::sections().into_iter().find(|s| s.name == name).unwrap_or_else(|| panic!("[{name}]"));
-        assert!(!known.doc.is_empty(), "[{name}]");
-        for key in section.as_table().unwrap().keys() {
-            let field = known.fields.iter().find(|f| f.name == key).unwrap_or_else(|| panic!("{name}.{key}"));
-            assert!(!field.doc.is_empty(), "{name}.{key}");
+/// The leaves of the defaults, as `section.key`.
+fn keys(path: &str, table: &toml::Table, found: &mut Vec<String>) {
+    let sections: Vec<String> = print::sections().into_iter().map(|s| s.path).collect();
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match value {
+            toml::Value::Table(inner) if path == *key || sections.contains(&path) => keys(&path, inner, found),
+            _ => found.push(path),
         }
     }
+}
+
+#[test]
+fn every_key_is_documented() {
+    let documented: Vec<String> = print::sections()
+        .iter()
+        .inspect(|section| assert!(!section.doc.is_empty(), "[{}]", section.path))
+        .flat_map(|section| section.fields.iter().map(|(field, _)| (section.path.clone(), field.clone())))
+        .map(|(path, field)| {
+            assert!(!field.doc.is_empty(), "{path}.{}", field.name);
+            format!("{path}.{}", field.name)
+        })
+        .collect();
+    let mut found = Vec::new();
+    keys("", toml::Value::try_from(Config::default()).unwrap().as_table().unwrap(), &mut found);
+    assert!(found.len() > 10);
+    for key in found {
+        assert!(documented.contains(&key), "{key} is not documented");
+    }
+}
+
+#[test]
+fn a_struct_is_read_with_its_comments() {
+    let source = "/// Not this.\npub enum A {\n}\n\n/// One.\n///\n/// Two.\n#[derive(Debug)]\npub struct B {\n    /// X.\n    \
+                  #[serde(default)]\n    pub x: u32,\n    /// Y.\n    /// Example: `\"a\"`\n    pub y: Option<String>,\n}\n";
+    let found = docs::find_in(source, "B").unwrap();
+    assert_eq!(found.doc, ["One.", "", "Two."]);
+    assert_eq!(found.fields[0].doc, ["X."]);
+    assert_eq!((found.fields[1].name, found.fields[1].kind), ("y", "Option<String>"));
+    assert_eq!((found.fields[1].doc.as_slice(), found.fields[1].example), (&["Y."][..], Some("\"a\"")));
+    assert_eq!(docs::find_in(source, "A"), None);
 }
 
 /// `UPDATE_DOCS=1 cargo test --lib config::` writes the page anew.
