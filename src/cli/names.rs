@@ -127,7 +127,7 @@ fn latest<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<&'a Contai
             other.pod_sandbox_id == container.pod_sandbox_id && name_of(other) == name_of(container)
         };
         let rank = |c: &Container| (c.state == ContainerState::ContainerRunning as i32, c.created_at);
-        match chosen.iter().position(|other| same(&other)) {
+        match chosen.iter().position(same) {
             Some(at) if rank(container) > rank(chosen[at]) => chosen[at] = container,
             Some(_) => {}
             None => chosen.push(container),
