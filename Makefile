@@ -1,0 +1,34 @@
+# Orlop's errands. `make` alone lists them.
+
+CARGO ?= cargo
+
+.PHONY: help prepare build test lint demo bench docs clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+prepare:  ## install the Debian packages and the Rust target that building and testing need (root)
+	e2e/prepare.sh
+
+build:  ## a release build: target/release/orlop
+	$(CARGO) build --release
+
+test:  ## all tests; the ones that make pods want root
+	$(CARGO) test --lib --bins --tests
+
+lint:  ## what a change must pass: formatting, clippy, licences and sources of the dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --tests -- -D warnings
+	e2e/deny.sh
+
+demo:  ## a pod on this machine in one screen: build, registry, pod, kill -9 of the agent, clean-up (root)
+	e2e/demo.sh
+
+bench:  ## the figures of docs/performance.md (root)
+	$(CARGO) bench
+
+docs:  ## renew the generated pages
+	UPDATE_DOCS=1 $(CARGO) test --lib config::
+
+clean:  ## remove what was built
+	$(CARGO) clean
