@@ -51,8 +51,6 @@ pub struct LaunchPlan {
     /// Set in the child's UTS namespace.
     pub hostname: Option<Vec<u8>>,
     pub domainname: Option<Vec<u8>>,
-    /// A new session keyring of this name; `None`: the parent's.
-    pub keyring: Option<Vec<u8>>,
     pub root: RootPlan,
     /// In order.
     pub mounts: Vec<MountStep>,
@@ -65,6 +63,8 @@ pub struct LaunchPlan {
     pub sysctls: Vec<(PathBytes, Vec<u8>)>,
     pub masked: Vec<PathBytes>,
     pub readonly: Vec<PathBytes>,
+    /// Flags that mounts get when everything that goes into them is there.
+    pub late_changes: Vec<(PathBytes, MountFlags)>,
     pub process: ProcessPlan,
 }
 
@@ -219,6 +219,8 @@ pub struct ProcessPlan {
     /// Exactly these.
     pub groups: Vec<u32>,
     pub umask: u32,
+    /// The session keyring of this name, made when there is none; `None`: the parent's.
+    pub keyring: Option<Vec<u8>>,
     pub capabilities: CapabilitySets,
     pub no_new_privileges: bool,
     pub rlimits: Vec<Rlimit>,

@@ -5,7 +5,17 @@
 //! happened from [`Spawned::status`] with [`read_status`].
 
 mod child;
+mod console;
+mod context;
+mod devices;
+mod hide;
+mod mounts;
+mod passwd;
+mod process;
+mod program;
+mod root;
 mod status;
+mod tree;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,8 +46,8 @@ pub struct Attached<'a> {
     pub pid_namespace: Option<BorrowedFd<'a>>,
     /// The pidfd of the container's init, for an exec.
     pub target: Option<BorrowedFd<'a>>,
-    /// A listening Unix socket (`SOCK_SEQPACKET`): the child reports [`Report::Ready`] when all but the last steps are
-    /// done, and goes on when a peer connects; the connection takes the place of [`Spawned::status`] from then on.
+    /// Where a container is created now and started later: a FIFO that is opened for reading and writing. The child
+    /// reports [`Report::Ready`] when everything is made, and executes when it has read one byte.
     pub gate: Option<BorrowedFd<'a>>,
 }
 

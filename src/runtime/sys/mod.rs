@@ -2,4 +2,5 @@
 #![allow(unsafe_code)]
 
 pub(super) mod clone;
+pub(super) mod mount;
 pub(super) mod process;

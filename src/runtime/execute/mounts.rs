@@ -1,0 +1,207 @@
+//! Mounts: first all are made, as trees that hang nowhere, while the host's paths can be reached; then, inside the
+//! new root, they are attached one after the other.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fstat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::context::{Context, Step, refuse, show};
+use super::status::{Notice, Stage};
+use super::tree::{Kind, Tree, kind_of};
+use crate::runtime::plan::{MountFlags, MountPlan, MountSource, MountStep};
+use crate::runtime::sys::mount::{MountAttr, mount_setattr};
+
+/// The longest value that fsconfig(2) takes.
+pub(super) const MAX_OPTION: usize = 255;
+
+/// A tree that is ready to be attached.
+#[derive(Debug)]
+pub(super) struct Detached {
+    pub fd: OwnedFd,
+    pub kind: Kind,
+}
+
+/// Makes the tree of every mount; `None` for the steps that are none.
+pub(super) fn prepare(steps: &[MountStep]) -> Step<Vec<Option<Detached>>> {
+    steps
+        .iter()
+        .map(|step| match step {
+            MountStep::Mount(mount) => prepare_one(mount).map(Some),
+            MountStep::Symlink { .. } | MountStep::Change { .. } => Ok(None),
+        })
+        .collect()
+}
+
+fn prepare_one(mount: &MountPlan) -> Step<Detached> {
+    match &mount.source {
+        MountSource::Bind { path, recursive } => bind(path, *recursive, mount),
+        MountSource::Filesystem { kind, source, options, fallback, .. } => {
+            let flags = &mount.flags;
+            let all = flags.set | flags.recursive_set;
+            match new_filesystem(kind, source, options, all) {
+                Ok(fd) => {
+                    propagate(fd.as_fd(), flags, &mount.target)?;
+                    Ok(Detached { fd, kind: Kind::Directory })
+                }
+                Err(failure) => match fallback {
+                    Some(path) if matches!(failure.errno, libc::EPERM | libc::EBUSY) => bind(path, true, mount),
+                    _ => Err(Notice {
+                        detail: format!("mount {} to {}", failure.detail, show(&mount.target)),
+                        ..failure
+                    }),
+                },
+            }
+        }
+    }
+}
+
+fn bind(path: &[u8], recursive: bool, mount: &MountPlan) -> Step<Detached> {
+    let name = || format!("bind {} to {}", show(path), show(&mount.target));
+    let fd = clone_tree(CWD, path, recursive).at(Stage::Mount, name)?;
+    let kind = kind_of(fd.as_fd()).at(Stage::Mount, name)?;
+    change(fd.as_fd(), &mount.flags).at(Stage::Mount, || format!("set the flags of {}", show(&mount.target)))?;
+    propagate(fd.as_fd(), &mount.flags, &mount.target)?;
+    Ok(Detached { fd, kind })
+}
+
+/// A copy of the mount at a path, alone or with all below it, attached nowhere.
+pub(super) fn clone_tree(directory: BorrowedFd<'_>, path: &[u8], recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    open_tree(directory, path, flags)
+}
+
+/// A new file system, mounted nowhere. The notice's detail names the file system and what the kernel had against it.
+pub(super) fn new_filesystem(
+    kind: &[u8],
+    source: &[u8],
+    options: &[(Vec<u8>, Option<Vec<u8>>)],
+    attributes: u64,
+) -> Step<OwnedFd> {
+    let named = |what: &str| format!("{} ({what})", show(kind));
+    let fs =
+        fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Stage::Mount, || named("the kernel has no such file system"))?;
+    if !source.is_empty() {
+        fsconfig_set_string(&fs, "source", source).at(Stage::Mount, || named(&complaint(fs.as_fd(), "source")))?;
+    }
+    for (key, value) in options {
+        let set = match value {
+            None => fsconfig_set_flag(&fs, key.as_slice()),
+            Some(value) if value.len() > MAX_OPTION => {
+                return refuse(Stage::Mount, named(&format!("option {} is longer than 255 bytes", show(key))));
+            }
+            Some(value) => fsconfig_set_string(&fs, key.as_slice(), value.as_slice()),
+        };
+        set.at(Stage::Mount, || named(&complaint(fs.as_fd(), &format!("option {}", show(key)))))?;
+    }
+    fsconfig_create(&fs).at(Stage::Mount, || named(&complaint(fs.as_fd(), "create")))?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Stage::Mount, || named("mount flags"))
+}
+
+/// What the kernel logged about a file system that it refused, or `otherwise`.
+pub(super) fn complaint(fs: BorrowedFd<'_>, otherwise: &str) -> String {
+    let mut line = [0u8; 256];
+    match rustix::io::read(fs, &mut line) {
+        Ok(n) if n > 2 => show(line[2..n].trim_ascii()),
+        _ => otherwise.to_owned(),
+    }
+}
+
+/// Applies flags to a tree.
+pub(super) fn change(tree: BorrowedFd<'_>, flags: &MountFlags) -> io::Result<()> {
+    if flags.recursive_set | flags.recursive_clear != 0 {
+        let attr = MountAttr { set: flags.recursive_set, clear: flags.recursive_clear, ..MountAttr::default() };
+        mount_setattr(tree, true, attr)?;
+    }
+    if flags.set | flags.clear != 0 {
+        mount_setattr(tree, false, MountAttr { set: flags.set, clear: flags.clear, ..MountAttr::default() })?;
+    }
+    Ok(())
+}
+
+fn propagate(tree: BorrowedFd<'_>, flags: &MountFlags, target: &[u8]) -> Step<()> {
+    for kind in flags.propagation.into_iter().filter(|&p| p != 0) {
+        set_propagation(tree, kind).at(Stage::Mount, || format!("set the propagation of {}", show(target)))?;
+    }
+    Ok(())
+}
+
+/// `MS_SHARED` and its like, with or without `MS_REC`.
+pub(super) fn set_propagation(tree: BorrowedFd<'_>, kind: u32) -> io::Result<()> {
+    let recursive = u64::from(kind) & libc::MS_REC != 0;
+    let propagation = u64::from(kind) & !libc::MS_REC;
+    mount_setattr(tree, recursive, MountAttr { propagation, ..MountAttr::default() })
+}
+
+/// Attaches a tree to what `target` refers to.
+pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", target, "", flags)
+}
+
+/// Carries the steps out below the new root.
+pub(super) fn attach_all(tree: &Tree, steps: &[MountStep], mut prepared: Vec<Option<Detached>>) -> Step<()> {
+    for (step, detached) in steps.iter().zip(prepared.iter_mut()) {
+        match (step, detached.take()) {
+            (MountStep::Mount(mount), Some(detached)) => attach_one(tree, mount, &detached)?,
+            (MountStep::Symlink { path, target }, _) => symlink(tree, path, target, Stage::Mount)?,
+            (MountStep::Change { path, flags }, _) => change_at(tree, path, flags)?,
+            (MountStep::Mount(mount), None) => {
+                return refuse(Stage::Mount, format!("{} was not prepared", show(&mount.target)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Other flags for what is mounted at `path`.
+pub(super) fn change_at(tree: &Tree, path: &[u8], flags: &MountFlags) -> Step<()> {
+    let name = || format!("remount {}", show(path));
+    let mount = tree.open(path, OFlags::PATH).at(Stage::Mount, name)?;
+    change(mount.as_fd(), flags).at(Stage::Mount, name)?;
+    propagate(mount.as_fd(), flags, path)
+}
+
+fn attach_one(tree: &Tree, mount: &MountPlan, detached: &Detached) -> Step<()> {
+    let found = tree.target(&mount.target, detached.kind, mount.ordinary_directory);
+    if found.as_ref().err() == Some(&Errno::LOOP) && mount.ordinary_directory {
+        let text =
+            format!("{} must be mounted on ordinary directory, not through a symbolic link", show(&mount.target));
+        return refuse(Stage::Mount, text);
+    }
+    let (target, existed) = found.at(Stage::Mount, || format!("make the mount point {}", show(&mount.target)))?;
+    if let MountSource::Filesystem { inherit_mode: true, .. } = mount.source {
+        if existed {
+            inherit_mode(detached.fd.as_fd(), target.as_fd())
+                .at(Stage::Mount, || format!("give {} the mode of what it covers", show(&mount.target)))?;
+        }
+    }
+    attach(detached.fd.as_fd(), target.as_fd()).at(Stage::Mount, || format!("mount {}", show(&mount.target)))
+}
+
+fn inherit_mode(filesystem: BorrowedFd<'_>, covered: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mode = fstat(covered)?.st_mode & 0o7777;
+    chmodat(filesystem, ".", Mode::from_raw_mode(mode), AtFlags::empty())
+}
+
+/// Makes a symbolic link, unless its name is taken.
+pub(super) fn symlink(tree: &Tree, path: &[u8], target: &[u8], stage: Stage) -> Step<()> {
+    let name = || format!("make the symbolic link {}", show(path));
+    let (parent, last) = tree.parent(path).at(stage, name)?;
+    match symlinkat(target, parent, last) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e).at(stage, name),
+    }
+}

@@ -1,0 +1,173 @@
+//! The root file system: made, entered, and the host left behind.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
+};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::context::{Context, Step, show};
+use super::mounts::{MAX_OPTION, clone_tree, complaint, set_propagation};
+use super::status::Stage;
+use super::tree::Tree;
+use crate::runtime::plan::{RootPlan, RootSource};
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Nothing that is mounted from here on reaches the host.
+pub(super) fn isolate(host_propagation: u32) -> Step<()> {
+    let root = open("/", DIRECTORY, Mode::empty()).at(Stage::Root, || "open /".into())?;
+    set_propagation(root.as_fd(), host_propagation | libc::MS_REC as u32)
+        .at(Stage::Root, || "keep mounts from reaching the host".into())
+}
+
+/// Mounts the root file system and makes it the process's root; the host's file systems are out of reach then.
+pub(super) fn enter(plan: &RootPlan) -> Step<Tree> {
+    let root = match &plan.source {
+        RootSource::Directory(path) => directory(path)?,
+        RootSource::Overlay { lowers, upper, work, volatile, options } => {
+            Overlay { lowers, upper, work, volatile: *volatile, options }.mount()?
+        }
+    };
+    let failed = |what: &'static str| move || format!("{what} the root file system");
+    fchdir(&root).at(Stage::Root, failed("enter"))?;
+    // The old root lands on top of the new one, at the same place, and is taken off it again.
+    pivot_root(".", ".").at(Stage::Root, failed("pivot to"))?;
+    unmount(".", UnmountFlags::DETACH).at(Stage::Root, || "leave the host's file systems".into())?;
+    chdir("/").at(Stage::Root, failed("enter"))?;
+    Tree::of_process().at(Stage::Root, failed("open"))
+}
+
+/// What is last: flags of the root that its filling would not have survived.
+pub(super) fn finish(plan: &RootPlan, tree: &Tree) -> Step<()> {
+    use crate::runtime::sys::mount::{MountAttr, mount_setattr};
+    if plan.readonly {
+        let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        mount_setattr(tree.root.as_fd(), false, attr).at(Stage::Root, || "make the root read-only".into())?;
+    }
+    if plan.propagation != 0 {
+        set_propagation(tree.root.as_fd(), plan.propagation)
+            .at(Stage::Root, || "set the propagation of the root".into())?;
+    }
+    Ok(())
+}
+
+/// A directory becomes a mount by being bound over itself.
+fn directory(path: &[u8]) -> Step<OwnedFd> {
+    let name = || format!("root file system {}", show(path));
+    let tree = clone_tree(CWD, path, true).at(Stage::Root, name)?;
+    move_mount(&tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS)
+        .at(Stage::Root, name)?;
+    Ok(tree)
+}
+
+struct Overlay<'a> {
+    lowers: &'a [Vec<u8>],
+    upper: &'a [u8],
+    work: &'a [u8],
+    volatile: bool,
+    options: &'a [(Vec<u8>, Option<Vec<u8>>)],
+}
+
+impl Overlay<'_> {
+    /// Mounted over its own upper directory: that is a place that surely exists, and nobody sees it there.
+    fn mount(&self) -> Step<OwnedFd> {
+        match self.new_api()? {
+            Some(tree) => {
+                move_mount(&tree, "", CWD, self.upper, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                    .at(Stage::Root, || format!("attach the overlay to {}", show(self.upper)))?;
+                Ok(tree)
+            }
+            None => self.old_api(),
+        }
+    }
+
+    /// Layer by layer; `None` where the kernel does not know `lowerdir+` (before 6.8).
+    fn new_api(&self) -> Step<Option<OwnedFd>> {
+        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+            .at(Stage::Root, || "the kernel has no overlay file system".into())?;
+        let failed = |what: String| format!("overlay: {}", complaint(fs.as_fd(), &what));
+        fsconfig_set_string(&fs, "source", "overlay").at(Stage::Root, || failed("source".into()))?;
+        // Descriptors of what has too long a path for fsconfig(2); open until the mount is made.
+        let mut held = Vec::new();
+        for (n, lower) in self.lowers.iter().enumerate() {
+            let path = short(lower, &mut held)?;
+            match fsconfig_set_string(&fs, "lowerdir+", path) {
+                Err(Errno::INVAL) if n == 0 => return Ok(None),
+                set => set.at(Stage::Root, || failed(format!("layer {}", show(lower))))?,
+            }
+        }
+        for (key, path) in [("upperdir", self.upper), ("workdir", self.work)] {
+            let short = short(path, &mut held)?;
+            fsconfig_set_string(&fs, key, short).at(Stage::Root, || failed(format!("{key} {}", show(path))))?;
+        }
+        if self.volatile {
+            fsconfig_set_flag(&fs, "volatile").at(Stage::Root, || failed("volatile".into()))?;
+        }
+        for (key, value) in self.options {
+            let set = match value {
+                Some(value) => fsconfig_set_string(&fs, key.as_slice(), value.as_slice()),
+                None => fsconfig_set_flag(&fs, key.as_slice()),
+            };
+            set.at(Stage::Root, || failed(format!("option {}", show(key))))?;
+        }
+        fsconfig_create(&fs).at(Stage::Root, || failed(format!("upper {}", show(self.upper))))?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+            .at(Stage::Root, || failed("mount".into()))
+            .map(Some)
+    }
+
+    /// By mount(2), whose options are a page of text at most: so layers are named by the numbers of descriptors, read
+    /// as paths below /proc/self/fd.
+    fn old_api(&self) -> Step<OwnedFd> {
+        let name = || "overlay".to_owned();
+        chdir("/proc/self/fd").at(Stage::Root, || "enter /proc/self/fd".into())?;
+        let mut held = Vec::new();
+        let mut data = b"lowerdir=".to_vec();
+        for (n, lower) in self.lowers.iter().enumerate() {
+            if n > 0 {
+                data.push(b':');
+            }
+            data.extend_from_slice(number(lower, &mut held)?.as_bytes());
+        }
+        for (key, path) in [(",upperdir=", self.upper), (",workdir=", self.work)] {
+            data.extend_from_slice(key.as_bytes());
+            data.extend_from_slice(number(path, &mut held)?.as_bytes());
+        }
+        if self.volatile {
+            data.extend_from_slice(b",volatile");
+        }
+        for (key, value) in self.options {
+            data.push(b',');
+            data.extend_from_slice(key);
+            if let Some(value) = value {
+                data.push(b'=');
+                data.extend_from_slice(value);
+            }
+        }
+        let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL).at(Stage::Root, name)?;
+        mount("overlay", self.upper, "overlay", MountFlags::empty(), Some(data.as_c_str()))
+            .at(Stage::Root, || format!("overlay of {} layers over {}", self.lowers.len(), show(self.upper)))?;
+        open(self.upper, DIRECTORY, Mode::empty()).at(Stage::Root, name)
+    }
+}
+
+/// `path`, or if it is too long a path of the same directory through a descriptor.
+fn short(path: &[u8], held: &mut Vec<OwnedFd>) -> Step<Vec<u8>> {
+    if path.len() <= MAX_OPTION {
+        return Ok(path.to_vec());
+    }
+    Ok(format!("/proc/self/fd/{}", number(path, held)?).into_bytes())
+}
+
+fn number(path: &[u8], held: &mut Vec<OwnedFd>) -> Step<String> {
+    use std::os::fd::AsRawFd;
+    let fd = openat(CWD, path, DIRECTORY, Mode::empty()).at(Stage::Root, || format!("layer {}", show(path)))?;
+    let number = fd.as_raw_fd().to_string();
+    held.push(fd);
+    Ok(number)
+}
