@@ -4,6 +4,8 @@
 //! [`execute`] carries a plan out in a forked child: one clone3, mounts, pivot_root, ids, capabilities, seccomp, exec.
 //! The shim and `orlop runtime` use the same plan and the same executor.
 
+#[cfg(feature = "agent")]
+pub mod compile;
 pub mod execute;
 pub mod plan;
 mod sys;

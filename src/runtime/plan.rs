@@ -146,7 +146,9 @@ pub struct MountPlan {
     pub source: MountSource,
     pub flags: MountFlags,
     /// It must not be reached through a symbolic link: /proc and /sys.
-    pub ordinary_directory: bool,
+    pub plain: bool,
+    /// It may cover something of a procfs.
+    pub over_proc: bool,
     /// What the image has at `target` is copied into the new file system.
     pub copy_up: bool,
 }

@@ -7,6 +7,7 @@
 mod child;
 mod console;
 mod context;
+mod copy;
 mod devices;
 mod hide;
 mod mounts;

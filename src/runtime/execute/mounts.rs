@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fstat, symlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fstat, fstatfs, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use super::context::{Context, Step, refuse, show};
+use super::copy::copy_tree;
 use super::status::{Notice, Stage};
 use super::tree::{Kind, Tree, kind_of};
 use crate::runtime::plan::{MountFlags, MountPlan, MountSource, MountStep};
@@ -175,20 +176,28 @@ pub(super) fn change_at(tree: &Tree, path: &[u8], flags: &MountFlags) -> Step<()
 }
 
 fn attach_one(tree: &Tree, mount: &MountPlan, detached: &Detached) -> Step<()> {
-    let found = tree.target(&mount.target, detached.kind, mount.ordinary_directory);
-    if found.as_ref().err() == Some(&Errno::LOOP) && mount.ordinary_directory {
+    let found = tree.target(&mount.target, detached.kind, mount.plain);
+    if mount.plain && found.as_ref().err() == Some(&Errno::LOOP) {
         let text =
             format!("{} must be mounted on ordinary directory, not through a symbolic link", show(&mount.target));
         return refuse(Stage::Mount, text);
     }
+    let name = || format!("mount {}", show(&mount.target));
     let (target, existed) = found.at(Stage::Mount, || format!("make the mount point {}", show(&mount.target)))?;
+    if !mount.over_proc && fstatfs(&target).at(Stage::Mount, name)?.f_type as i64 == libc::PROC_SUPER_MAGIC as i64 {
+        return refuse(Stage::Mount, format!("{} leads into /proc, where nothing may be mounted", show(&mount.target)));
+    }
     if let MountSource::Filesystem { inherit_mode: true, .. } = mount.source {
         if existed {
             inherit_mode(detached.fd.as_fd(), target.as_fd())
                 .at(Stage::Mount, || format!("give {} the mode of what it covers", show(&mount.target)))?;
         }
     }
-    attach(detached.fd.as_fd(), target.as_fd()).at(Stage::Mount, || format!("mount {}", show(&mount.target)))
+    if mount.copy_up && existed {
+        copy_tree(target.as_fd(), detached.fd.as_fd())
+            .at(Stage::Mount, || format!("copy what is in {} into its new file system", show(&mount.target)))?;
+    }
+    attach(detached.fd.as_fd(), target.as_fd()).at(Stage::Mount, name)
 }
 
 fn inherit_mode(filesystem: BorrowedFd<'_>, covered: BorrowedFd<'_>) -> Result<(), Errno> {

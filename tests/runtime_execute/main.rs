@@ -1,0 +1,7 @@
+//! The executor with real namespaces, mounts and programs. Needs root, and Debian's busybox-static.
+
+mod attributes;
+mod escapes;
+mod filesystem;
+mod support;
+mod sys;
