@@ -22,16 +22,19 @@ use serde::{Deserialize, Serialize};
 pub use parse::{ConfigError, Problem};
 pub use print::{default_toml, markdown};
 
+use crate::registry::ClientConfig;
+
 /// Where the file is when nobody names another.
 pub const DEFAULT_FILE: &str = "/etc/orlop/config.toml";
 
 /// The whole configuration: a field a section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub paths: Paths,
     pub runtime: Runtime,
     pub images: Images,
+    pub registry: ClientConfig,
     pub metrics: Metrics,
     pub log: Log,
 }
@@ -141,7 +144,7 @@ pub struct Images {
 
 impl Default for Images {
     fn default() -> Self {
-        Self { pinned: Vec::new(), parallel_layers: 0, max_layer_bytes: 64 << 30, max_layer_entries: 4_000_000 }
+        Self { pinned: Vec::new(), parallel_layers: 0, max_layer_bytes: 256 << 30, max_layer_entries: 8 << 20 }
     }
 }
 

@@ -52,7 +52,11 @@ fn every_key_is_documented() {
     let documented: Vec<String> = print::sections()
         .iter()
         .inspect(|section| assert!(!section.doc.is_empty(), "[{}]", section.path))
-        .flat_map(|section| section.fields.iter().map(|(field, _)| (section.path.clone(), field.clone())))
+        .flat_map(|section| {
+            let added = section.added.iter().map(|added| added.about.clone());
+            let fields = section.fields.iter().map(|(field, _)| field.clone()).chain(added);
+            fields.map(|field| (section.path.clone(), field)).collect::<Vec<_>>()
+        })
         .map(|(path, field)| {
             assert!(!field.doc.is_empty(), "{path}.{}", field.name);
             format!("{path}.{}", field.name)
