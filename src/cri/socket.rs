@@ -4,14 +4,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
-/// Bytes of a path that fit into `sockaddr_un`, the end not counted (unix(7)).
-const PATH_LIMIT: usize = 107;
+/// What the socket is called before it takes its place.
+const FRESH: &str = ".new";
+/// Bytes of a path: with [`FRESH`] and its end it must fit into `sockaddr_un` (unix(7)).
+const PATH_LIMIT: usize = 107 - FRESH.len();
 /// The group may talk to the runtime, which is as good as being root; nobody else may.
 const SOCKET_MODE: u32 = 0o660;
 /// Others may pass through, for the sockets of other services below it, but not look.
@@ -22,7 +24,7 @@ const BACKLOG: i32 = 1024;
 /// Why the socket could not be made.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    #[error("socket {}: the path has {} bytes, a Unix socket takes at most {PATH_LIMIT}", .0.display(), .0.as_os_str().len())]
+    #[error("socket {}: the path is longer than the {PATH_LIMIT} bytes that a Unix socket takes", .0.display())]
     TooLong(PathBuf),
     #[error("socket {}: the path must be absolute and name a file", .0.display())]
     NotAbsolute(PathBuf),
@@ -53,17 +55,17 @@ impl Socket {
             return Err(SocketError::NotAbsolute(path.to_owned()));
         };
         let failed = |what| move |source| SocketError::Io { path: path.to_owned(), what, source };
-        let mut beside = name.to_owned();
-        beside.push(".new");
-        let fresh = parent.join(beside);
-        if fresh.as_os_str().len() > PATH_LIMIT {
+        if path.as_os_str().len() > PATH_LIMIT {
             return Err(SocketError::TooLong(path.to_owned()));
         }
+        let mut fresh = name.to_owned();
+        fresh.push(FRESH);
+        let fresh = parent.join(fresh);
         make_parents(parent).map_err(failed("making its directory"))?;
         let lock = lock(path)?;
         let stale = match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
-            Ok(_) if UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.to_owned())),
+            Ok(_) if answers(path).map_err(failed("trying it"))? => return Err(SocketError::InUse(path.to_owned())),
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(failed("looking at it")(error)),
@@ -103,6 +105,18 @@ impl Drop for Socket {
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(socket = %self.path.display(), %error, "could not remove the socket");
         }
+    }
+}
+
+/// Whether a process listens at `path`, also one that is too busy to accept.
+fn answers(path: &Path) -> io::Result<bool> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&probe, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(rustix::io::Errno::AGAIN) => Ok(true),
+        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

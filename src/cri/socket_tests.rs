@@ -1,3 +1,5 @@
+use std::os::unix::net::UnixStream;
+
 use super::*;
 
 fn mode(path: &Path) -> u32 {
@@ -32,6 +34,17 @@ fn a_living_socket_is_not_taken() {
     UnixStream::connect(&path).unwrap();
     drop(ours);
     Socket::bind(&path).unwrap();
+}
+
+/// A process that accepts nothing any more still owns its socket, and asking must not hang.
+#[test]
+fn a_busy_socket_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("orlop.sock");
+    let busy = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&busy, 1).unwrap();
+    let _waiting: Vec<_> = (0..2).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
 }
 
 #[test]

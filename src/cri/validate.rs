@@ -21,6 +21,11 @@ impl Invalid {
         Self { field: String::new(), reason: reason.into() }
     }
 
+    /// What is wrong with the field `name` of the message that is looked at.
+    pub fn of(name: &str, reason: impl Into<String>) -> Self {
+        Self { field: name.to_owned(), reason: reason.into() }
+    }
+
     /// The same error, seen from the message that holds the field.
     fn within(mut self, outer: &str) -> Self {
         self.field = match self.field.as_str() {

@@ -14,7 +14,7 @@ use crate::node::types::{ContainerConfig, ContainerMetadata, Device, EnvVar, Mou
 /// A container's config.
 pub fn container_config(c: v1::ContainerConfig) -> Checked<ContainerConfig> {
     if c.windows.is_some() {
-        return Err(Invalid::new("windows: this node runs Linux"));
+        return Err(Invalid::of("windows", "this node runs Linux"));
     }
     if !c.working_dir.is_empty() {
         absolute(&c.working_dir).at("working_dir")?;
@@ -83,10 +83,10 @@ fn metadata(m: v1::ContainerMetadata) -> Checked<ContainerMetadata> {
 /// A value is bytes: only NUL, which would end it early, is wrong in it.
 fn env(e: v1::KeyValue) -> Checked<EnvVar> {
     if e.key.is_empty() || e.key.contains(['=', '\0']) {
-        return Err(Invalid::new(format!("key: {} is no name of a variable", quoted(&e.key))));
+        return Err(Invalid::of("key", format!("{} is no name of a variable", quoted(&e.key))));
     }
     if e.value.contains(&0) {
-        return Err(Invalid::new("value: has a NUL byte"));
+        return Err(Invalid::of("value", "has a NUL byte"));
     }
     // KEY=VALUE and the end.
     let bytes = e.key.len() + e.value.len() + 2;
@@ -100,11 +100,11 @@ fn mount(m: v1::Mount) -> Checked<Mount> {
     absolute(&m.container_path).at("container_path")?;
     match &m.image {
         None => absolute(&m.host_path).at("host_path")?,
-        Some(_) if !m.host_path.is_empty() => return Err(Invalid::new("host_path: is set beside image")),
+        Some(_) if !m.host_path.is_empty() => return Err(Invalid::of("host_path", "is set beside image")),
         Some(_) => beneath(&m.image_sub_path).at("image_sub_path")?,
     }
     if m.image.is_none() && !m.image_sub_path.is_empty() {
-        return Err(Invalid::new("image_sub_path: is set without image"));
+        return Err(Invalid::of("image_sub_path", "is set without image"));
     }
     let propagation = match known(m.propagation, "propagation").at("propagation")? {
         v1::MountPropagation::PropagationPrivate => Propagation::Private,
@@ -112,10 +112,10 @@ fn mount(m: v1::Mount) -> Checked<Mount> {
         v1::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
     };
     if m.recursive_read_only && !m.readonly {
-        return Err(Invalid::new("recursive_read_only: needs readonly"));
+        return Err(Invalid::of("recursive_read_only", "needs readonly"));
     }
     if m.recursive_read_only && propagation != Propagation::Private {
-        return Err(Invalid::new("recursive_read_only: needs PROPAGATION_PRIVATE"));
+        return Err(Invalid::of("recursive_read_only", "needs PROPAGATION_PRIVATE"));
     }
     Ok(Mount {
         container_path: m.container_path,
@@ -150,7 +150,7 @@ fn device(d: v1::Device) -> Checked<Device> {
     absolute(&d.container_path).at("container_path")?;
     absolute(&d.host_path).at("host_path")?;
     if d.permissions.is_empty() || d.permissions.len() > 3 || !d.permissions.chars().all(|c| "rwm".contains(c)) {
-        return Err(Invalid::new(format!("permissions: {} is no choice of r, w and m", quoted(&d.permissions))));
+        return Err(Invalid::of("permissions", format!("{} is no choice of r, w and m", quoted(&d.permissions))));
     }
     Ok(Device { container_path: d.container_path, host_path: d.host_path, permissions: d.permissions })
 }

@@ -30,10 +30,10 @@ pub fn seconds(value: i64) -> Checked<u64> {
 
 fn id_mapping(m: v1::IdMapping) -> Checked<types::IdMapping> {
     if m.length == 0 {
-        return Err(Invalid::new("length: is 0"));
+        return Err(Invalid::of("length", "is 0"));
     }
     if m.host_id.checked_add(m.length - 1).is_none() || m.container_id.checked_add(m.length - 1).is_none() {
-        return Err(Invalid::new(format!("length: {} leads beyond the last id", m.length)));
+        return Err(Invalid::of("length", format!("{} leads beyond the last id", m.length)));
     }
     Ok(types::IdMapping { host_id: m.host_id, container_id: m.container_id, length: m.length })
 }

@@ -19,7 +19,7 @@ const SYSCTL_LIMIT: usize = 4096;
 /// A pod's config with the handler that runs it.
 pub fn pod_config(config: v1::PodSandboxConfig, runtime_handler: String) -> Checked<PodConfig> {
     if config.windows.is_some() {
-        return Err(Invalid::new("windows: this node runs Linux"));
+        return Err(Invalid::of("windows", "this node runs Linux"));
     }
     hostname(&config.hostname).at("hostname")?;
     log_directory(&config.log_directory).at("log_directory")?;
@@ -99,7 +99,7 @@ fn port(p: v1::PortMapping) -> Checked<PortMapping> {
         v1::Protocol::Sctp => Protocol::Sctp,
     };
     if !p.host_ip.is_empty() && p.host_ip.parse::<IpAddr>().is_err() {
-        return Err(Invalid::new(format!("host_ip: {} is no address", quoted(&p.host_ip))));
+        return Err(Invalid::of("host_ip", format!("{} is no address", quoted(&p.host_ip))));
     }
     Ok(PortMapping {
         protocol,

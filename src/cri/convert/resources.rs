@@ -25,9 +25,10 @@ pub fn resources(r: v1::LinuxContainerResources) -> Checked<Resources> {
     within(r.memory_swap_limit_in_bytes, -1..=i64::MAX, "bytes").at("memory_swap_limit_in_bytes")?;
     let (memory, swap) = (r.memory_limit_in_bytes, r.memory_swap_limit_in_bytes);
     if memory > 0 && swap > 0 && swap < memory {
-        return Err(Invalid::new(format!(
-            "memory_swap_limit_in_bytes: {swap} bytes for memory and swap are less than the {memory} for memory alone"
-        )));
+        return Err(Invalid::of(
+            "memory_swap_limit_in_bytes",
+            format!("{swap} bytes for memory and swap are less than the {memory} for memory alone"),
+        ));
     }
     within(r.oom_score_adj, -1000..=1000, "").at("oom_score_adj")?;
     cpu_list(&r.cpuset_cpus).at("cpuset_cpus")?;
@@ -89,7 +90,7 @@ fn hugepages(h: v1::HugepageLimit) -> Checked<HugepageLimit> {
     let unit = &h.page_size[digits.len()..];
     let number = digits.parse::<u32>().is_ok_and(|n| n > 0) && !digits.starts_with(['+', '0']);
     if !number || !matches!(unit, "KB" | "MB" | "GB") {
-        return Err(Invalid::new(format!("page_size: {} is no size such as \"2MB\"", quoted(&h.page_size))));
+        return Err(Invalid::of("page_size", format!("{} is no size such as \"2MB\"", quoted(&h.page_size))));
     }
     Ok(HugepageLimit { page_size: h.page_size, limit: h.limit })
 }

@@ -18,11 +18,11 @@ pub fn pod_security(s: v1::LinuxSandboxSecurityContext) -> Checked<PodSecurity> 
     let run_as_user = user(s.run_as_user).at("run_as_user")?;
     let run_as_group = user(s.run_as_group).at("run_as_group")?;
     if run_as_group.is_some() && run_as_user.is_none() {
-        return Err(Invalid::new("run_as_group: is set without run_as_user"));
+        return Err(Invalid::of("run_as_group", "is set without run_as_user"));
     }
     let namespaces = namespaces(s.namespace_options.unwrap_or_default()).at("namespace_options")?;
     if namespaces.pid == NamespaceMode::Target {
-        return Err(Invalid::new("namespace_options.pid: TARGET is for containers only"));
+        return Err(Invalid::of("namespace_options.pid", "TARGET is for containers only"));
     }
     #[expect(deprecated)] // What kubelets before `seccomp` sent.
     let seccomp = seccomp(s.seccomp, &s.seccomp_profile_path)?;
@@ -46,10 +46,10 @@ pub fn container_security(s: v1::LinuxContainerSecurityContext) -> Checked<Conta
     let run_as_group = user(s.run_as_group).at("run_as_group")?;
     text(&s.run_as_username, NAME_LIMIT).at("run_as_username")?;
     if run_as_user.is_some() && !s.run_as_username.is_empty() {
-        return Err(Invalid::new("run_as_username: is set beside run_as_user"));
+        return Err(Invalid::of("run_as_username", "is set beside run_as_user"));
     }
     if run_as_group.is_some() && run_as_user.is_none() && s.run_as_username.is_empty() {
-        return Err(Invalid::new("run_as_group: is set without run_as_user or run_as_username"));
+        return Err(Invalid::of("run_as_group", "is set without run_as_user or run_as_username"));
     }
     #[expect(deprecated)] // What kubelets before `seccomp` and `apparmor` sent.
     let (seccomp, apparmor) =
@@ -93,15 +93,15 @@ fn namespaces(n: v1::NamespaceOption) -> Checked<NamespaceOptions> {
     let ipc = mode(n.ipc).at("ipc")?;
     let pid = mode(n.pid).at("pid")?;
     if matches!(network, NamespaceMode::Container | NamespaceMode::Target) {
-        return Err(Invalid::new("network: is the pod's or the node's"));
+        return Err(Invalid::of("network", "is the pod's or the node's"));
     }
     if ipc == NamespaceMode::Target {
-        return Err(Invalid::new("ipc: TARGET is for pid only"));
+        return Err(Invalid::of("ipc", "TARGET is for pid only"));
     }
     if pid == NamespaceMode::Target {
         id(&n.target_id).at("target_id")?;
     } else if !n.target_id.is_empty() {
-        return Err(Invalid::new("target_id: is set, but pid is not TARGET"));
+        return Err(Invalid::of("target_id", "is set, but pid is not TARGET"));
     }
     let userns = n.userns_options.map(userns).transpose().at("userns_options")?;
     Ok(NamespaceOptions { network, pid, ipc, target_id: n.target_id, userns })
@@ -131,17 +131,17 @@ fn userns(u: v1::UserNamespace) -> Checked<UserNamespace> {
         v1::NamespaceMode::Pod => true,
         v1::NamespaceMode::Node => false,
         v1::NamespaceMode::Container | v1::NamespaceMode::Target => {
-            return Err(Invalid::new("mode: a user namespace is the pod's or the node's"));
+            return Err(Invalid::of("mode", "a user namespace is the pod's or the node's"));
         }
     };
     let mapped = |field: &str, ids: Vec<v1::IdMapping>| {
         let ids = each(ids, LIST_LIMIT, id_mapping).at(field)?;
         match (pod, ids.as_slice()) {
             (false, []) => Ok(ids),
-            (false, _) => Err(Invalid::new(format!("{field}: the node's user namespace takes no mapping"))),
+            (false, _) => Err(Invalid::of(field, "the node's user namespace takes no mapping")),
             (true, [one]) if one.container_id == 0 => Ok(ids),
-            (true, [_]) => Err(Invalid::new(format!("{field}: id 0 of the container is not mapped"))),
-            (true, _) => Err(Invalid::new(format!("{field}: one mapping is needed, {} are there", ids.len()))),
+            (true, [_]) => Err(Invalid::of(field, "id 0 of the container is not mapped")),
+            (true, _) => Err(Invalid::of(field, format!("one mapping is needed, {} are there", ids.len()))),
         }
     };
     Ok(UserNamespace { pod, uids: mapped("uids", u.uids)?, gids: mapped("gids", u.gids)? })
@@ -186,7 +186,7 @@ fn seccomp(profile: Option<v1::SecurityProfile>, path: &str) -> Checked<Option<S
             path => match path.strip_prefix("localhost/") {
                 Some(path) => Some(local(path).at("seccomp_profile_path")?),
                 None => {
-                    return Err(Invalid::new(format!("seccomp_profile_path: {} is no profile", quoted(path))));
+                    return Err(Invalid::of("seccomp_profile_path", format!("{} is no profile", quoted(path))));
                 }
             },
         });
@@ -207,7 +207,7 @@ fn container_apparmor(profile: Option<v1::SecurityProfile>, name: &str) -> Check
         "runtime/default" => Some(SecurityProfile::RuntimeDefault),
         "unconfined" => Some(SecurityProfile::Unconfined),
         name if name.starts_with("localhost/") => Some(apparmor_local(name).at("apparmor_profile")?),
-        name => return Err(Invalid::new(format!("apparmor_profile: {} is no profile", quoted(name)))),
+        name => return Err(Invalid::of("apparmor_profile", format!("{} is no profile", quoted(name)))),
     })
 }
 
@@ -226,7 +226,7 @@ fn profile_of(
     Ok(match known(profile.profile_type, "profile type").at("profile_type")? {
         ProfileType::Localhost => local(&profile.localhost_ref).at("localhost_ref")?,
         _ if !profile.localhost_ref.is_empty() => {
-            return Err(Invalid::new("localhost_ref: is set, but the profile is not Localhost"));
+            return Err(Invalid::of("localhost_ref", "is set, but the profile is not Localhost"));
         }
         ProfileType::RuntimeDefault => SecurityProfile::RuntimeDefault,
         ProfileType::Unconfined => SecurityProfile::Unconfined,

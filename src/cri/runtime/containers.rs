@@ -89,7 +89,7 @@ impl<B: Backend> Runtime<B> {
         };
         let command = container::arguments(request.cmd).at("cmd")?;
         if command.first().is_none_or(String::is_empty) {
-            return Err(Invalid::new("cmd: is missing").into());
+            return Err(Invalid::of("cmd", "is missing").into());
         }
         let (node, id) = (self.node.clone(), request.container_id);
         let output = self.operations.run(async move { node.exec_sync(&id, command, timeout).await }).await?;

@@ -43,7 +43,7 @@ impl<B: Backend> Runtime<B> {
         request: PodSandboxStatusRequest,
     ) -> Answer<PodSandboxStatusResponse> {
         id(&request.pod_sandbox_id).at("pod_sandbox_id")?;
-        // Taken before the node is asked: a state must never seem newer than it is, or an event would be dropped as old.
+        // Taken before the node is asked: a state that seems newer than it is would make a kubelet drop an event.
         let timestamp = now();
         let (view, containers, info) = self.node.pod_status(&request.pod_sandbox_id).await?;
         Ok(PodSandboxStatusResponse {
