@@ -6,7 +6,11 @@
 //! processes with [`crate::runtime::execute`]; whatever needs thought was decided by the agent before.
 
 pub mod protocol;
+pub mod server;
 pub mod wire;
+
+mod log;
+mod sys;
 
 #[cfg(feature = "agent")]
 pub mod client;

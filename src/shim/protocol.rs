@@ -147,6 +147,8 @@ pub struct Spawn<'a> {
     pub id: &'a str,
     /// The container for an exec; empty for a container.
     pub target: &'a str,
+    /// The container whose PID namespace [`SpawnHeader::join_pid_namespace`] means; if empty, the pod's is meant.
+    pub pid_of: &'a str,
     pub header: SpawnHeader,
     pub io: Io,
     /// [`SpawnFds`].

@@ -11,7 +11,7 @@ use tokio::io::Ready;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::sys::{watch, watch_readable};
+use super::sys::watch;
 use super::{ShimError, ShimEvent, ShimEventKind, ShimEvents};
 use crate::shim::protocol::{Event, MAX_MESSAGE, Request, ToAgent};
 use crate::shim::wire::{self, Fds};
@@ -101,7 +101,8 @@ impl Connection {
     pub async fn wait_death(&self) -> io::Result<()> {
         let Some((_, pidfd)) = self.process.get() else { return Ok(()) };
         // Registered only for this wait: an idle pod has one descriptor in the poller, its socket.
-        let watched = watch_readable(pidfd.as_fd())?;
+        // And as a copy, for two may wait at the same time.
+        let watched = watch(pidfd.try_clone()?)?;
         watched.readable().await?.retain_ready();
         // Whoever comes first reaps it; and it is the child of this process only if this process started it.
         match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {

@@ -77,6 +77,8 @@ pub struct StartRequest<'a> {
     pub plan: &'a [u8],
     /// The cgroup v2 directory for [`SpawnHeader::into_cgroup`].
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The container of this pod whose PID namespace the header's `join_pid_namespace` means; `None`: the pod's.
+    pub pid_of: Option<&'a str>,
     pub io: ContainerIo<'a>,
     /// The plan has a mount of the pod's /dev/shm.
     pub shm: bool,
@@ -219,7 +221,8 @@ impl ShimClient {
             }
         };
         let header = request.header.clone();
-        let spawn = Spawn { id: request.id, target: "", header, io, fds: fds.kinds, shm: request.shm };
+        let pid_of = request.pid_of.unwrap_or_default();
+        let spawn = Spawn { id: request.id, target: "", pid_of, header, io, fds: fds.kinds, shm: request.shm };
         let started = self.spawn_process(spawn, &fds).await?;
         Ok(Started { pid: started.pid, started_at: started.started_at })
     }
@@ -239,7 +242,8 @@ impl ShimClient {
             ExecIo::Terminal => Io::TerminalPassed,
         };
         let header = request.header.clone();
-        let spawn = Spawn { id: request.id, target: request.target, header, io, fds: fds.kinds, shm: false };
+        let spawn =
+            Spawn { id: request.id, target: request.target, pid_of: "", header, io, fds: fds.kinds, shm: false };
         self.spawn_process(spawn, &fds).await
     }
 

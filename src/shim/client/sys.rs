@@ -2,19 +2,12 @@
 //! tokio's watch over a descriptor, which only an owner of the descriptor may ask for.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Watches a descriptor for reading and writing.
 pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is a valid descriptor, and nothing replaces or closes it inside the AsyncFd (epoll_ctl(2)).
     Ok(unsafe { AsyncFd::register(fd)? })
-}
-
-/// Watches a borrowed descriptor for reading.
-pub(super) fn watch_readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
-    // SAFETY: the borrow keeps the descriptor valid for longer than the AsyncFd lives (epoll_ctl(2)).
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? })
 }

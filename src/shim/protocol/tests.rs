@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_request_comes_back_as_it_went() {
     let header = SpawnHeader { clone_flags: 0x2000_0000, join_pid_namespace: true, into_cgroup: false };
-    let spawn = Spawn { id: "c1", target: "", header, io: Io::Pump { stdin: true }, fds: 5, shm: true };
+    let spawn = Spawn { id: "c1", target: "", pid_of: "c0", header, io: Io::Pump { stdin: true }, fds: 5, shm: true };
     let requests = [
         Request::Setup(Setup {
             hostname: "web-0",

@@ -1,0 +1,250 @@
+#![allow(clippy::unwrap_used)]
+//! A real shim: its life, its namespaces, its greeting. What it does with containers is in `shim_containers.rs`.
+
+mod shim_support;
+
+use std::os::fd::AsFd;
+
+use orlop::shim::client::detached_mounts_can_be_cloned;
+use orlop::shim::client::{NamespaceSource, SetupRequest, ShimClient, ShimError, ShimEventKind, ShmSource};
+use orlop::shim::protocol::{ExitStatus, FailureKind, VERSION};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use shim_support::*;
+use tokio::sync::mpsc;
+
+#[tokio::test]
+async fn a_shim_is_started_set_up_and_ended() {
+    if !root() {
+        return;
+    }
+    let pod = Pod::bare();
+    let pid = pod.client.pid();
+    let done = pod.set_up(SetupRequest { oom_score_adj: Some(500), ..pod.plain().request() }).await;
+    assert_eq!((done.init, done.oom_score_adj), (None, 500));
+    assert_eq!(pod.client.list().await.unwrap(), []);
+
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    assert_eq!(command, b"orlop-shim\0test-pod\0");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "orlop-shim\n");
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert!(exe.to_string_lossy().starts_with("/memfd:orlop-shim"), "{}", exe.display());
+    // Whoever reaches the program through /proc cannot change it.
+    let error = std::fs::File::options().write(true).open(format!("/proc/{pid}/exe")).and_then(|file| {
+        use std::os::unix::fs::FileExt;
+        file.write_at(b"x", 0)
+    });
+    assert!(error.is_err());
+
+    pod.client.shutdown().await.unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is not reaped");
+    assert!(matches!(pod.client.list().await, Err(ShimError::Gone { .. })));
+}
+
+#[tokio::test]
+async fn a_second_setup_is_refused_and_so_is_work_before_the_first() {
+    if !root() {
+        return;
+    }
+    let pod = Pod::bare();
+    let header = Default::default();
+    let io = orlop::shim::client::ContainerIo::Pipes { log: None, stdin: false };
+    let start = orlop::shim::client::StartRequest {
+        id: "c",
+        header: &header,
+        plan: b"",
+        cgroup: None,
+        pid_of: None,
+        io,
+        shm: false,
+    };
+    assert_eq!(pod.client.start(start).await.unwrap_err().kind(), Some(FailureKind::Invalid));
+    pod.set_up(pod.plain().request()).await;
+    let again = pod.client.setup(pod.plain().request()).await.unwrap_err();
+    assert_eq!(again.kind(), Some(FailureKind::Exists));
+    for error in [pod.client.forget("nobody").await, pod.client.signal("nobody", 9).await] {
+        assert_eq!(error.unwrap_err().kind(), Some(FailureKind::NotFound));
+    }
+    for id in ["", "a/b", "..", &"x".repeat(65)] {
+        let error = pod.client.start(orlop::shim::client::StartRequest { id, ..start }).await.unwrap_err();
+        assert_eq!(error.kind(), Some(FailureKind::Invalid), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn namespaces_are_made_and_handed_out() {
+    if !root() {
+        return;
+    }
+    let pod = Pod::bare();
+    let shm = if detached_mounts_can_be_cloned() { ShmSource::New } else { ShmSource::None };
+    let sysctls = [("kernel/shm_rmid_forced", "1"), ("kernel/msgmax", "4096")];
+    let plain = pod.plain();
+    let request = SetupRequest {
+        ipc: NamespaceSource::New,
+        uts: NamespaceSource::New,
+        hostname: "web-0",
+        pod_pid: true,
+        shm,
+        sysctls: &sysctls,
+        ..plain.request()
+    };
+    let init = pod.set_up(request).await.init.unwrap();
+    let link = |pid: &str, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    let shim = pod.client.pid().to_string();
+    assert_eq!(link("self", "net"), link(&shim, "net"));
+    assert_ne!(link("self", "ipc"), link(&shim, "ipc"));
+    assert_ne!(link("self", "uts"), link(&shim, "uts"));
+    assert_eq!(link("self", "pid"), link(&shim, "pid"));
+    assert_eq!(link(&shim, "mnt"), link("self", "mnt"));
+    assert_ne!(link(&init.to_string(), "pid"), link(&shim, "pid"));
+    // It closes what it got last of all.
+    until(|| descriptors(init) == 0).await;
+    assert_eq!(std::fs::read_to_string(format!("/proc/{init}/comm")).unwrap(), "orlop-init\n");
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    assert!(status.lines().any(|line| line == format!("NSpid:\t{init}\t1")), "{status}");
+
+    let fds = pod.client.pod_fds().await.unwrap();
+    assert_eq!(fds.shm.is_some(), matches!(shm, ShmSource::New));
+    assert!(fds.pid.is_some());
+    // Another pod's shim can be put into the same namespaces, and sees what was set in them.
+    let other = Pod::bare();
+    let request = SetupRequest {
+        ipc: NamespaceSource::Enter(fds.ipc.as_ref().unwrap().as_fd()),
+        uts: NamespaceSource::Enter(fds.uts.as_ref().unwrap().as_fd()),
+        ..plain.request()
+    };
+    other.set_up(request).await;
+    let other_shim = other.client.pid().to_string();
+    assert_eq!(link(&other_shim, "ipc"), link(&shim, "ipc"));
+    let (ipc, uts) = (fds.ipc.unwrap(), fds.uts.unwrap());
+    let seen = std::thread::spawn(move || {
+        for fd in [&ipc, &uts] {
+            rustix::thread::move_into_link_name_space(fd.as_fd(), None).unwrap();
+        }
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        [read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/shm_rmid_forced"), read("/proc/sys/kernel/msgmax")]
+    });
+    assert_eq!(seen.join().unwrap(), ["web-0\n", "1\n", "4096\n"]);
+    pod.client.shutdown().await.unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{init}")).exists(), "the init outlives the pod");
+}
+
+#[tokio::test]
+async fn sysctls_of_the_host_are_out_of_reach() {
+    if !root() {
+        return;
+    }
+    let before = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    // Network, IPC and UTS are the host's here.
+    for path in ["kernel/core_pattern", "net/ipv4/ip_forward", "kernel/shmmax", "kernel/hostname", "vm/swappiness"] {
+        let pod = Pod::bare();
+        let error =
+            pod.client.setup(SetupRequest { sysctls: &[(path, "1")], ..pod.plain().request() }).await.unwrap_err();
+        assert_eq!(error.kind(), Some(FailureKind::Invalid));
+        assert!(error.to_string().contains(path), "{error}");
+    }
+    for path in ["kernel/shm/../core_pattern", "kernel/shm_no_such"] {
+        let pod = Pod::bare();
+        let (sysctls, plain) = ([(path, "1")], pod.plain());
+        let request = SetupRequest { sysctls: &sysctls, ipc: NamespaceSource::New, ..plain.request() };
+        let error = pod.client.setup(request).await.unwrap_err();
+        assert_eq!(error.kind(), Some(FailureKind::System));
+        assert!(error.to_string().contains(path), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_new_agent_takes_the_place_of_the_old() {
+    if !root() {
+        return;
+    }
+    let mut pod = Pod::bare();
+    pod.set_up(pod.plain().request()).await;
+    let (sender, _events) = mpsc::unbounded_channel();
+    let directory = open_dir(pod.directory.path());
+    let second = ShimClient::connect("test-pod", directory.as_fd(), sender).await.unwrap();
+    let hello = second.hello().unwrap();
+    assert_eq!((hello.version, hello.configured, hello.init_died), (VERSION, true, false));
+    assert_eq!(second.pid(), pod.client.pid());
+    assert_eq!(pod.event().await, ShimEventKind::Gone { died: false });
+    assert!(pod.client.is_gone());
+    assert!(matches!(pod.client.list().await, Err(ShimError::Gone { .. })));
+    assert_eq!(second.list().await.unwrap(), []);
+    // And a hundred restarts later there is one connection still.
+    let before = descriptors(second.pid());
+    drop(second);
+    for _ in 0..100 {
+        pod.reconnect().await;
+    }
+    pod.client.list().await.unwrap();
+    assert_eq!(descriptors(pod.client.pid()), before);
+}
+
+#[tokio::test]
+async fn a_shim_that_dies_is_told_and_reaped() {
+    if !root() {
+        return;
+    }
+    let mut pod = Pod::bare();
+    pod.set_up(pod.plain().request()).await;
+    let pid = pod.client.pid();
+    // What ends other programs does not end it.
+    let pidfd = pidfd_open(rustix::process::Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::PIPE, Signal::USR1, Signal::ALARM, Signal::QUIT] {
+        pidfd_send_signal(&pidfd, signal).unwrap();
+    }
+    pod.client.list().await.unwrap();
+    pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
+    assert_eq!(pod.event().await, ShimEventKind::Gone { died: true });
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is not reaped");
+    let (sender, _events) = mpsc::unbounded_channel();
+    let error = ShimClient::connect("test-pod", open_dir(pod.directory.path()).as_fd(), sender).await.unwrap_err();
+    match error {
+        ShimError::Io { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn the_death_of_the_pods_init_is_told() {
+    if !root() {
+        return;
+    }
+    let mut pod = Pod::bare();
+    let init = pod.set_up(SetupRequest { pod_pid: true, ..pod.plain().request() }).await.init.unwrap();
+    let pidfd = pidfd_open(rustix::process::Pid::from_raw(init as i32).unwrap(), PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(&pidfd, Signal::TERM).unwrap();
+    pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
+    assert_eq!(pod.event().await, ShimEventKind::PodInitDied { status: ExitStatus::Signal(9) });
+    pod.reconnect().await;
+    assert!(pod.client.hello().unwrap().init_died);
+    assert!(pod.client.pod_fds().await.unwrap().pid.is_none());
+}
+
+/// What a pod costs beyond its own processes. 24 KiB is the promise; the file's pages are shared by all.
+#[tokio::test]
+async fn fifty_idle_shims_are_small() {
+    if !root() {
+        return;
+    }
+    let mut pods = Vec::new();
+    for _ in 0..50 {
+        let pod = Pod::new().await;
+        pod.client.list().await.unwrap();
+        pods.push(pod);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let (mut pss, mut dirty) = (0, 0);
+    for pod in &pods {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pod.client.pid())).unwrap();
+        pss += kib(&rollup, "Pss");
+        dirty += kib(&rollup, "Private_Dirty");
+    }
+    println!("50 idle shims: Pss {} KiB, Private_Dirty {} KiB each", pss / 50, dirty / 50);
+    if std::env::var_os("SHIM_SMAPS").is_some() {
+        println!("{}", std::fs::read_to_string(format!("/proc/{}/smaps", pods[7].client.pid())).unwrap());
+    }
+    assert!(dirty / 50 <= 24, "{dirty} KiB of 50");
+}
