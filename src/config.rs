@@ -81,23 +81,15 @@ pub struct Runtime {
     /// Who makes cgroups: `cgroupfs` (the agent itself). The kubelet learns it through RuntimeConfig and needs no
     /// setting of its own. `systemd` is refused until this version has that driver.
     pub cgroup_driver: CgroupDriver,
+    /// The cgroup that pods are put into when nobody says where, as those of `orlop run`. A kubelet always says it.
+    pub cgroup_parent: String,
     /// The seccomp profile behind `RuntimeDefault`: a JSON file in the format of the OCI runtime-spec. Unset: the
     /// profile that is built in.
     /// Example: `"/etc/orlop/seccomp.json"`
     pub seccomp_profile: Option<PathBuf>,
-    /// Resource limits (ulimits) of every container, by name without `RLIMIT_`. Empty: those that the agent was
-    /// started with.
-    /// Example: `{ nofile = { soft = 65536, hard = 65536 } }`
-    pub default_ulimits: BTreeMap<String, Ulimit>,
     /// Sysctls of every pod that has a network namespace of its own; what the pod asks for goes before these. The
     /// defaults let a process without privileges use low ports and ping.
     pub default_sysctls: BTreeMap<String, String>,
-    /// Bytes of a container's output that make one record of its log at most; a longer line is cut into records
-    /// marked `P`, which readers of CRI logs join again.
-    pub log_line_bytes: usize,
-    /// Seconds that the end of a killed container is waited for before StopContainer and StopPodSandbox report
-    /// that it does not go away (a process in an uninterruptible system call).
-    pub kill_timeout_seconds: u64,
     /// Runtime handlers, the names that a RuntimeClass may say, beside the empty one that always works.
     pub handlers: Vec<String>,
 }
@@ -106,25 +98,15 @@ impl Default for Runtime {
     fn default() -> Self {
         Self {
             cgroup_driver: CgroupDriver::Cgroupfs,
+            cgroup_parent: "/orlop".to_owned(),
             seccomp_profile: None,
-            default_ulimits: BTreeMap::new(),
             default_sysctls: BTreeMap::from([
                 ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
                 ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
             ]),
-            log_line_bytes: 16384,
-            kill_timeout_seconds: 10,
             handlers: vec!["orlop".to_owned()],
         }
     }
-}
-
-/// One resource limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ulimit {
-    pub soft: u64,
-    pub hard: u64,
 }
 
 /// How images are pulled and kept.
@@ -241,13 +223,9 @@ impl Config {
         {
             refuse("runtime.seccomp_profile", format!("\"{}\" is not a file", profile.display()));
         }
-        for (name, limit) in &self.runtime.default_ulimits {
-            if limit.soft > limit.hard {
-                refuse("runtime.default_ulimits", format!("{name}: the soft limit is above the hard one"));
-            }
-        }
-        if self.runtime.log_line_bytes < 256 || self.runtime.log_line_bytes > 1 << 20 {
-            refuse("runtime.log_line_bytes", "must be from 256 to 1048576".to_owned());
+        let parent = &self.runtime.cgroup_parent;
+        if !parent.starts_with('/') || parent.split('/').any(|part| part == "..") {
+            refuse("runtime.cgroup_parent", format!("\"{parent}\" is not the path of a cgroup, as in \"/orlop\""));
         }
         if let Some(handler) = self.runtime.handlers.iter().find(|name| name.is_empty()) {
             refuse("runtime.handlers", format!("\"{handler}\" is no name; the empty handler always works"));
