@@ -11,6 +11,7 @@ use super::auth::Tokens;
 use super::config::{Capability, ClientConfig};
 use super::counters::Counters;
 use super::credentials::Credentials;
+use super::docker_config::AuthFile;
 use super::endpoint::{self, Endpoint};
 use super::error::{Error, ErrorKind, Result};
 use super::name::Repository;
@@ -74,6 +75,22 @@ impl Client {
         let hosts = endpoint::plan(&self.inner.config, &self.inner.transport, &repository, &credentials)
             .map_err(|e| e.about(&repository.to_string(), ""))?;
         Ok(Session { inner: Arc::clone(&self.inner), repository, hosts: hosts.into_iter().map(Arc::new).collect() })
+    }
+
+    /// The credentials that the configured `auth_files` have for a repository; anonymous if there are none. For pulls
+    /// that bring none of their own.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a credential helper that fails.
+    pub async fn local_credentials(&self, repository: &Repository) -> Result<Credentials> {
+        for path in &self.inner.config.auth_files {
+            if let Some(file) = AuthFile::read(path)?
+                && let Some(found) = file.credentials(repository).await?
+            {
+                return Ok(found);
+            }
+        }
+        Ok(Credentials::Anonymous)
     }
 
     /// What was counted so far.

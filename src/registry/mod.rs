@@ -25,6 +25,7 @@ mod counters;
 mod credentials;
 mod dial;
 mod digest;
+mod docker_config;
 mod endpoint;
 mod error;
 mod exchange;
@@ -44,6 +45,7 @@ pub use config::{Capability, ClientConfig, HostConfig, MirrorConfig, RetryConfig
 pub use counters::{CounterSnapshot, Counters};
 pub use credentials::{AuthFields, Credentials};
 pub use digest::Digest;
+pub use docker_config::AuthFile;
 pub use error::{Error, ErrorKind, RegistryMessage, Result};
 pub use manifest::{Manifest, ManifestHead, media_type};
 pub use name::{ManifestRef, Repository};

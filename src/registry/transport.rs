@@ -69,6 +69,7 @@ impl Http {
 /// Turns an error of hyper or of what lies below it into ours, by its causes.
 pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Error {
     let mut kind = ErrorKind::Unavailable;
+    let mut plain = false;
     let mut texts: Vec<String> = Vec::new();
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -77,6 +78,7 @@ pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Error {
         }
         if error.downcast_ref::<rustls::Error>().is_some_and(|e| !is_broken_off(e)) {
             kind = ErrorKind::Tls;
+            plain |= matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(_)));
         }
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
             kind = ErrorKind::Canceled;
@@ -92,7 +94,10 @@ pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Error {
             None => error.source(),
         };
     }
-    let text = super::text::printable(&texts.join(": "), 400);
+    let mut text = super::text::printable(&texts.join(": "), 400);
+    if plain {
+        text.push_str("; if the registry speaks HTTP without TLS, set \"plain_http\" for its host");
+    }
     let error = Error::transport(kind, text);
     if kind == ErrorKind::Canceled { error.with_retry(super::error::Retry::Backoff) } else { error }
 }
