@@ -35,3 +35,180 @@ fn an_exec_joins_the_container() {
         running.kill();
     });
 }
+
+#[test]
+fn the_user_has_exactly_the_groups_and_capabilities_that_were_asked_for() {
+    alone("attributes::the_user_has_exactly_the_groups_and_capabilities_that_were_asked_for", || {
+        let script =
+            "id; umask; grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status; echo $HOME; echo x > /dev/stdout";
+        let mut bundle = Bundle::shell(script);
+        let user = json!({ "uid": 1000, "gid": 1001, "additionalGids": [7, 1001], "umask": 0o27 });
+        bundle.process()["user"] = user;
+        let output = bundle.run().output();
+        let expected = "uid=1000(user) gid=1001 groups=7,1001\n0027\nGroups:\t7 1001 \nCapInh:\t0000000000000000\n\
+            CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000000004e1\n\
+            CapAmb:\t0000000000000000\nNoNewPrivs:\t1\n/home/user\nx\n";
+        assert_eq!(output, expected);
+
+        // Root without further groups has none of ours either; ambient capabilities reach a user.
+        bundle.process()["user"] = json!({ "uid": 0, "gid": 0 });
+        let output = bundle.run().output();
+        assert!(output.contains("uid=0(root) gid=0\n0022\nGroups:\t \n"), "{output}");
+        assert!(output.contains("CapPrm:\t00000000000004e1\nCapEff:\t00000000000004e1\n"), "{output}");
+        assert!(output.contains("/root\n"), "{output}");
+
+        bundle.process()["user"] = json!({ "uid": 1000, "gid": 1000 });
+        for set in ["ambient", "inheritable"] {
+            bundle.process()["capabilities"][set] = json!(["CAP_NET_BIND_SERVICE"]);
+        }
+        bundle.process()["noNewPrivileges"] = json!(false);
+        let output = bundle.run().output();
+        assert!(output.contains("CapInh:\t0000000000000400\nCapPrm:\t0000000000000400\n"), "{output}");
+        assert!(output.contains("CapAmb:\t0000000000000400\nNoNewPrivs:\t0\n"), "{output}");
+    });
+}
+
+#[test]
+fn no_capabilities_in_the_specification_are_none() {
+    alone("attributes::no_capabilities_in_the_specification_are_none", || {
+        let mut bundle = Bundle::shell("grep -c '^Cap.*0000000000000000' /proc/self/status");
+        bundle.process().as_object_mut().unwrap().remove("capabilities");
+        assert_eq!(bundle.run().output(), "5\n");
+    });
+}
+
+#[test]
+fn what_the_machine_does_not_grant_is_left_out_with_a_warning() {
+    alone("attributes::what_the_machine_does_not_grant_is_left_out_with_a_warning", || {
+        let mut bundle = Bundle::shell("cat /proc/self/oom_score_adj; grep CapEff /proc/self/status; ulimit -n");
+        let all = json!(["CAP_SYS_RESOURCE", "CAP_CHOWN"]);
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.process()["capabilities"][set] = all.clone();
+        }
+        bundle.process()["oomScoreAdj"] = json!(-998);
+        let wanted = 1 << 30;
+        bundle.process()["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": wanted, "hard": wanted }]);
+        let outcome = bundle.run();
+        assert!(outcome.failure.is_none(), "{outcome:#?}");
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let mask = status.lines().find_map(|l| l.strip_prefix("CapEff:\t")).unwrap();
+        let granted = u64::from_str_radix(mask, 16).unwrap() & (1 << 24) != 0;
+        if granted {
+            eprintln!("skipped: CAP_SYS_RESOURCE is there, nothing has to be left out");
+            return;
+        }
+        assert_eq!(outcome.warnings.len(), 3, "{outcome:#?}");
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert!(outcome.stdout.starts_with(&own), "{outcome:#?}");
+        assert!(outcome.stdout.contains("CapEff:\t0000000000000001\n"), "{outcome:#?}");
+    });
+}
+
+#[test]
+fn limits_and_oom_score_are_set() {
+    alone("attributes::limits_and_oom_score_are_set", || {
+        let mut bundle = Bundle::shell("cat /proc/self/oom_score_adj; ulimit -n; ulimit -Hn; ulimit -c");
+        bundle.process()["oomScoreAdj"] = json!(987);
+        bundle.process()["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 },
+            { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }]);
+        assert_eq!(bundle.run().output(), "987\n100\n200\n0\n");
+    });
+}
+
+#[test]
+fn programs_are_found_as_the_user_and_failures_have_the_known_words() {
+    alone("attributes::programs_are_found_as_the_user_and_failures_have_the_known_words", || {
+        let mut bundle = Bundle::shell("");
+        let mode = |name: &str, mode: u32, text: &str| {
+            use std::os::unix::fs::PermissionsExt;
+            let path = bundle.rootfs().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode("bin/secret", 0o700, "#!/bin/sh\n");
+        mode("bin/plain", 0o644, "");
+        mode("bin/lost", 0o755, "#!/no/interpreter\n");
+        mode("bin/garbage", 0o755, "garbage");
+        bundle.process()["user"] = json!({ "uid": 1000, "gid": 1000 });
+        for (program, text) in [
+            ("missing", "exec: \"missing\": executable file not found in $PATH"),
+            ("/bin/missing", "exec: \"/bin/missing\": stat /bin/missing: no such file or directory"),
+            ("secret", "exec: \"secret\": permission denied"),
+            ("/bin/plain", "exec: \"/bin/plain\": permission denied"),
+            ("/etc", "exec: \"/etc\": permission denied"),
+            ("lost", "exec /bin/lost: no such file or directory"),
+            ("garbage", "exec /bin/garbage: exec format error"),
+            ("/etc/passwd/x", "exec: \"/etc/passwd/x\": stat /etc/passwd/x: no such file or directory"),
+        ] {
+            bundle.process()["args"] = json!([program]);
+            assert_eq!(bundle.run().failed(), text);
+        }
+        bundle.process()["args"] = json!(["true"]);
+        bundle.process()["env"] = json!([]);
+        assert_eq!(bundle.run().failed(), "exec: \"true\": executable file not found in $PATH");
+    });
+}
+
+#[test]
+fn exit_codes_and_signals_are_the_programs() {
+    alone("attributes::exit_codes_and_signals_are_the_programs", || {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(Bundle::shell("exit 7").run().status.code(), Some(7));
+        let mut bundle = Bundle::shell("kill -9 $$");
+        // The first process of a PID namespace cannot kill itself.
+        bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+        assert_eq!(bundle.run().status.signal(), Some(9));
+    });
+}
+
+#[test]
+fn signals_are_neither_blocked_nor_ignored() {
+    alone("attributes::signals_are_neither_blocked_nor_ignored", || {
+        crate::sys::disturb_signals();
+        let mut bundle = Bundle::shell("");
+        bundle.process()["args"] = json!(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
+        let output = bundle.run().output();
+        assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    });
+}
+
+#[test]
+fn a_session_keyring_is_the_containers_own() {
+    alone("attributes::a_session_keyring_is_the_containers_own", || {
+        let mut bundle = Bundle::shell("cat /proc/keys; sleep 1000");
+        bundle.spec["linux"]["maskedPaths"] = json!([]);
+        bundle.host.keyring = Some(format!("_ses.test{}", std::process::id()));
+        let running = bundle.start();
+        assert_eq!(running.settle(), (vec![], None));
+        let process = json!({ "args": ["cat", "/proc/keys"], "cwd": "/", "env": ["PATH=/bin"],
+            "user": { "uid": 0, "gid": 0 } });
+        let output = bundle.exec(running.spawned.pidfd.as_fd(), process).output();
+        assert!(output.contains(bundle.host.keyring.as_ref().unwrap()), "{output}");
+        running.kill();
+    });
+}
+
+#[test]
+fn a_gate_holds_the_program_back() {
+    alone("attributes::a_gate_holds_the_program_back", || {
+        use orlop::runtime::execute::{Attached, Report, read_status};
+        use rustix::fs::{Mode, OFlags};
+        let mut bundle = Bundle::shell("echo ran");
+        let fifo = bundle.directory.path().join("gate");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::from_raw_mode(0o600)).unwrap();
+        let gate = rustix::fs::open(&fifo, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let fds = Attached { gate: Some(gate.as_fd()), ..Attached::default() };
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let running = crate::support::start(&header, &plan, fds);
+        assert!(matches!(read_status(running.spawned.status.as_fd()).unwrap(), Report::Ready));
+        assert!(orlop::runtime::execute::never_executed(running.spawned.pid).unwrap());
+        rustix::io::write(&gate, b"x").unwrap();
+        assert_eq!(running.finish().output(), "ran\n");
+
+        // What cannot run is refused before, not after.
+        bundle.process()["args"] = json!(["missing"]);
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let text = crate::support::start(&header, &plan, fds).finish().failed();
+        assert_eq!(text, "exec: \"missing\": executable file not found in $PATH");
+    });
+}

@@ -19,3 +19,61 @@ pub fn in_child(body: impl FnOnce()) -> bool {
         }
     }
 }
+
+/// A mount namespace for this process, so that what a test mounts is gone with it.
+pub fn own_mounts() {
+    // SAFETY: unshare(2) takes an integer, and no descriptors are unshared.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+}
+
+/// Blocks one signal and ignores some others, as a shell or an agent may have done before us.
+pub fn disturb_signals() {
+    // SAFETY: signal(2) and sigprocmask(2) with a set on this stack.
+    unsafe {
+        for signal in [libc::SIGHUP, libc::SIGPIPE, libc::SIGQUIT, 40] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Opens a directory without close-on-exec, and forgets about it.
+pub fn leak_directory(path: &str) -> i32 {
+    let path = std::ffi::CString::new(path).unwrap();
+    // SAFETY: open(2) reads a string.
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY) };
+    assert!(fd >= 0);
+    fd
+}
+
+/// A child that does one thing again and again.
+pub struct Looping(i32);
+
+pub fn fork_loop(mut body: impl FnMut()) -> Looping {
+    // SAFETY: as in `in_child`.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            body();
+        },
+        pid => Looping(pid),
+    }
+}
+
+impl Looping {
+    pub fn stop(self) {
+        // SAFETY: kill(2) and waitpid(2) of our own child.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// Swaps two names.
+pub fn exchange(a: &std::path::Path, b: &std::path::Path) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, rustix::fs::RenameFlags::EXCHANGE)
+}

@@ -153,7 +153,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     }
     root::finish(&plan.root, &tree)?;
     let gate = fds.gate.as_ref().map(AsFd::as_fd);
-    become_program(plan.process, &Last { tree, gate, reporter, first_closed: TARGET as u32 })
+    become_program(plan.process, Last { tree, gate, reporter, first_closed: TARGET as u32 })
 }
 
 fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
@@ -171,7 +171,7 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     if let Some(terminal) = plan.process.terminal {
         console::set_up(&tree, terminal, false, reporter)?;
     }
-    become_program(plan.process, &Last { tree, gate: None, reporter, first_closed: TARGET as u32 })
+    become_program(plan.process, Last { tree, gate: None, reporter, first_closed: TARGET as u32 })
 }
 
 fn enter_cgroups(entry: &CgroupEntry) -> Step<()> {

@@ -28,7 +28,7 @@ pub(super) struct Last<'a> {
 }
 
 /// Becomes the program, or says why not.
-pub(super) fn become_program(mut plan: ProcessPlan, last: &Last<'_>) -> Step<Infallible> {
+pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infallible> {
     if plan.default_home {
         let home = home_of(&last.tree, plan.uid);
         plan.env.push([b"HOME=", home.as_slice()].concat());
@@ -49,8 +49,10 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: &Last<'_>) -> Step<Inf
     change_user(&plan, last.reporter)?;
     confirm_directory(&last.tree, &plan.cwd, entered)?;
     umask(Mode::from_raw_mode(plan.umask));
-    wait_at_gate(&program, last)?;
+    wait_at_gate(&program, &last)?;
     sys::unblock_signals();
+    // Closed with all others, so it must not be closed by its owner.
+    std::mem::forget(last.tree);
     sys::close_from(last.first_closed).at(Stage::Execute, || "close what the program must not have".into())?;
     load_filter(seccomp)?;
     Err(program.execute())
