@@ -6,6 +6,7 @@
 
 #[cfg(feature = "agent")]
 pub mod compile;
+pub mod cgroup;
 pub mod execute;
 pub mod plan;
 mod sys;
