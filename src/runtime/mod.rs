@@ -5,8 +5,9 @@
 //! The shim and `orlop runtime` use the same plan and the same executor.
 
 #[cfg(feature = "agent")]
-pub mod compile;
 pub mod cgroup;
+#[cfg(feature = "agent")]
+pub mod compile;
 pub mod execute;
 pub mod plan;
 mod sys;
