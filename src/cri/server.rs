@@ -1,5 +1,7 @@
 //! Serves both services on a Unix socket, and ends without leaving an operation half done.
 
+mod authority;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::transport::Server;
 
+use self::authority::Deaf;
 use super::backend::Backend;
 use super::image_service::Images;
 use super::observe::Observer;
@@ -91,11 +94,11 @@ pub async fn serve<B: Backend>(
 }
 
 /// The connections. One that fails is no reason to stop, and a lack of descriptors none to spin.
-fn accept(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
+fn accept(listener: UnixListener) -> impl Stream<Item = io::Result<Deaf<UnixStream>>> {
     futures_util::stream::unfold(listener, |listener| async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((Ok(stream), listener)),
+                Ok((stream, _)) => return Some((Ok(Deaf::new(stream)), listener)),
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a CRI connection; trying again in 100 ms");
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -7,6 +7,7 @@ mod calls;
 mod contract;
 mod fake;
 mod harness;
+mod interop;
 mod messages;
 mod replies;
 mod round_trip;
