@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use super::answer;
@@ -13,7 +13,16 @@ use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::error::{Error, ErrorKind, Result};
 use super::origin::{Origin, redacted, resolve};
+use super::source::SourcePart;
 use super::transport::{Body, empty, full};
+
+/// The body of a request; made anew each time that it is sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    Part(SourcePart),
+}
 
 /// A request within a repository.
 #[derive(Clone, Debug)]
@@ -22,13 +31,15 @@ pub(crate) struct Call {
     /// Where to, on the host.
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Bytes>,
+    pub(crate) body: Payload,
     pub(crate) scope: Scope,
+    /// Whether redirects are followed; if not, they count as success.
+    pub(crate) follow: bool,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, uri: Uri, scope: Scope) -> Self {
-        Self { method, uri, headers: HeaderMap::new(), body: None, scope }
+        Self { method, uri, headers: HeaderMap::new(), body: Payload::Empty, scope, follow: true }
     }
 }
 
@@ -46,7 +57,7 @@ impl Session {
         loop {
             let response = self.follow(host, call, authorization.as_ref()).await?;
             let status = response.status();
-            if status.is_success() {
+            if status.is_success() || (status.is_redirection() && !call.follow) {
                 return Ok(response);
             }
             if status == StatusCode::UNAUTHORIZED && challenges < MAX_CHALLENGES {
@@ -83,6 +94,9 @@ impl Session {
             let http = self.inner.http_for(host, &origin)?;
             tracing::trace!(method = %call.method, uri = %redacted(&uri), "request");
             let response = http.send(request, self.inner.config.timeouts.response, &self.inner.counters).await?;
+            if response.status().is_redirection() && !call.follow {
+                return Ok(response);
+            }
             let Some(target) = redirect(&uri, &call.method, &response)? else {
                 if !own && response.status() == StatusCode::UNAUTHORIZED {
                     // A storage host asks for a log-in: its challenge must not get what is meant for the registry.
@@ -105,15 +119,23 @@ impl Session {
     }
 
     fn request(&self, call: &Call, uri: Uri) -> Request<Body> {
+        let counters = &self.inner.counters;
         let body = match &call.body {
-            Some(bytes) => {
-                self.inner.counters.add_bytes_sent(bytes.len() as u64);
+            Payload::Empty => empty(),
+            Payload::Bytes(bytes) => {
+                counters.add_bytes_sent(bytes.len() as u64);
                 full(bytes.clone())
             }
-            None => empty(),
+            Payload::Part(part) => {
+                counters.add_bytes_sent(part.length);
+                part.body()
+            }
         };
         let mut request = self.inner.request(call.method.clone(), uri, body);
         request.headers_mut().extend(call.headers.clone());
+        if let Payload::Part(part) = &call.body {
+            request.headers_mut().insert(CONTENT_LENGTH, part.length.into());
+        }
         request
     }
 }

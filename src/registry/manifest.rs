@@ -85,6 +85,11 @@ impl Session {
         self.on_hosts(capability(reference), reference.as_str(), once).await
     }
 
+    /// A manifest of one host, whatever type it has.
+    pub(crate) async fn manifest_at(&self, host: &Arc<Endpoint>, reference: &ManifestRef) -> Result<Manifest> {
+        self.fetch(Arc::clone(host), reference, &accept_fields(&[])?).await
+    }
+
     fn manifest_call(
         &self,
         host: &Endpoint,

@@ -7,6 +7,7 @@
 //! ```text
 //! Client::new(config) -> session(repository, credentials) -> manifest(tag or digest) -> Manifest
 //!                                                         -> blob(digest, size, urls) -> BlobStream
+//!                                                         -> push_blob, push_manifest, tags, referrers, delete_…
 //! ```
 //!
 //! A session knows the hosts that can serve its repository (mirrors first, the registry itself last) and asks them in
@@ -34,7 +35,12 @@ mod manifest;
 mod name;
 mod origin;
 mod proxy;
+mod push;
+mod push_manifest;
+mod referrers;
 mod retry;
+mod source;
+mod tags;
 mod text;
 mod tls;
 mod transport;
@@ -49,3 +55,6 @@ pub use docker_config::AuthFile;
 pub use error::{Error, ErrorKind, RegistryMessage, Result};
 pub use manifest::{Manifest, ManifestHead, media_type};
 pub use name::{ManifestRef, Repository};
+pub use push::{BlobPush, BlobPushed, UploadMode};
+pub use referrers::Descriptor;
+pub use source::BlobSource;
