@@ -8,9 +8,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -20,7 +20,7 @@ use super::process::Process;
 /// One label with its value, both from the program.
 type Label = [(&'static str, &'static str); 1];
 
-/// How many objects there are now, by state. Read at each scrape.
+/// What the node keeps count of itself: objects by state now, and totals. Read at each scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub pods_ready: usize,
@@ -30,6 +30,9 @@ pub struct Counts {
     pub containers_exited: usize,
     pub containers_unknown: usize,
     pub shims: usize,
+    pub pulls_in_progress: usize,
+    /// Bytes received from registries since the start.
+    pub pulled_bytes: u64,
 }
 
 /// Where [`Counts`] come from.
@@ -41,9 +44,7 @@ pub struct Metrics {
     counts: Arc<CountCollector>,
     operations: Family<Label, Histogram, fn() -> Histogram>,
     errors: Family<[(&'static str, &'static str); 2], Counter>,
-    pulls_in_progress: Gauge,
     pull_seconds: Histogram,
-    pull_bytes: Counter,
     pull_failures: Family<Label, Counter>,
 }
 
@@ -77,8 +78,6 @@ impl Metrics {
         let errors = Family::default();
         metrics.register("cri_errors", "CRI requests answered with an error, by rpc and gRPC code", errors.clone());
 
-        let pulls_in_progress = Gauge::default();
-        metrics.register("image_pulls_in_progress", "Pulls that are under way", pulls_in_progress.clone());
         let pull_seconds = Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0]);
         metrics.register_with_unit(
             "image_pull_duration",
@@ -86,14 +85,12 @@ impl Metrics {
             Unit::Seconds,
             pull_seconds.clone(),
         );
-        let pull_bytes = Counter::default();
-        metrics.register_with_unit("image_pulled", "Bytes received from registries", Unit::Bytes, pull_bytes.clone());
         let pull_failures = Family::default();
         metrics.register("image_pull_failures", "Pulls that failed, by cause", pull_failures.clone());
         metrics.register_collector(Box::new(Arc::clone(&counts)));
         registry.register_collector(Box::new(Process));
 
-        Self { registry, counts, operations, errors, pulls_in_progress, pull_seconds, pull_bytes, pull_failures }
+        Self { registry, counts, operations, errors, pull_seconds, pull_failures }
     }
 
     /// Says who knows how many pods and containers there are. The first call counts.
@@ -110,15 +107,14 @@ impl Metrics {
         }
     }
 
-    /// A pull began; tell the guard how it ended. Dropped without a word, it counts as `cancelled`.
-    pub fn pull(&self) -> PullTimer<'_> {
-        self.pulls_in_progress.inc();
-        PullTimer { metrics: self, began: std::time::Instant::now(), cause: Some("cancelled") }
-    }
-
-    /// `bytes` came from a registry.
-    pub fn received(&self, bytes: u64) {
-        self.pull_bytes.inc_by(bytes);
+    /// A pull was answered, with an error's gRPC code as in [`operation`](Self::operation).
+    pub fn pull(&self, took: Duration, error: Option<&'static str>) {
+        match error {
+            None => self.pull_seconds.observe(took.as_secs_f64()),
+            Some(cause) => {
+                self.pull_failures.get_or_create(&[("cause", cause)]).inc();
+            }
+        }
     }
 
     /// All metrics as OpenMetrics text.
@@ -135,37 +131,6 @@ fn operation_histogram() -> Histogram {
         0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
         120.0,
     ])
-}
-
-/// A pull under way.
-#[derive(Debug)]
-pub struct PullTimer<'a> {
-    metrics: &'a Metrics,
-    began: std::time::Instant,
-    cause: Option<&'static str>,
-}
-
-impl PullTimer<'_> {
-    pub fn succeeded(mut self) {
-        self.cause = None;
-    }
-
-    /// `cause` is one of a handful of words, such as `unauthorized`, never text of the error.
-    pub fn failed(mut self, cause: &'static str) {
-        self.cause = Some(cause);
-    }
-}
-
-impl Drop for PullTimer<'_> {
-    fn drop(&mut self) {
-        self.metrics.pulls_in_progress.dec();
-        match self.cause {
-            None => self.metrics.pull_seconds.observe(self.began.elapsed().as_secs_f64()),
-            Some(cause) => {
-                self.metrics.pull_failures.get_or_create(&[("cause", cause)]).inc();
-            }
-        }
-    }
 }
 
 /// Asks for [`Counts`] at each scrape.
@@ -205,6 +170,16 @@ impl Collector for CountCollector {
             ],
         )?;
         let shims = encoder.encode_descriptor("shims", "Shims that run, one a pod", None, MetricType::Gauge)?;
-        ConstGauge::new(counts.shims as u64).encode(shims)
+        ConstGauge::new(counts.shims as u64).encode(shims)?;
+        let pulls = "image_pulls_in_progress";
+        let pulls = encoder.encode_descriptor(pulls, "Pulls that are under way", None, MetricType::Gauge)?;
+        ConstGauge::new(counts.pulls_in_progress as u64).encode(pulls)?;
+        let bytes = encoder.encode_descriptor(
+            "image_pulled",
+            "Bytes received from registries",
+            Some(&Unit::Bytes),
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(counts.pulled_bytes).encode(bytes)
     }
 }
