@@ -321,7 +321,9 @@ impl Cgroup {
         let failed = |step| move |source| CgroupError::Bpf { path: self.path.to_string(), step, source };
         let old = if fresh { Vec::new() } else { sys::attached(directory).map_err(failed("query"))? };
         if !rules.allow_everything() {
-            let program = self.host.program(rules).map_err(failed("load"))?;
+            // One program cannot be attached to a cgroup twice, and the kept one can be there already.
+            let program = if fresh { self.host.program(rules) } else { load(rules).map(Arc::new) };
+            let program = program.map_err(failed("load"))?;
             sys::attach(directory, &*program).map_err(failed("attach"))?;
         }
         for program in old {
@@ -344,13 +346,17 @@ impl Host {
             programs.swap(at, last);
             return Ok(programs[last].1.clone());
         }
-        let program = Arc::new(sys::load(&bpf::compile(rules))?);
+        let program = Arc::new(load(rules)?);
         if programs.len() == KEPT {
             programs.pop_front();
         }
         programs.push_back((rules.clone(), program.clone()));
         Ok(program)
     }
+}
+
+fn load(rules: &Rules) -> Result<OwnedFd, Errno> {
+    sys::load(&bpf::compile(rules))
 }
 
 /// v1 counts each cgroup by itself.
