@@ -105,11 +105,12 @@ fn a_child_is_cloned_in_and_killed() {
 fn kill_reaches_those_below_and_those_that_fork() {
     let Some(root) = root("storm") else { return };
     let group = root.group("c", "{}");
-    root.group("c/below", "{}");
-    let below = root.host.open(&path("c/below")).unwrap();
     let pids = [
-        start(&below, "exec sleep 100"),
-        start(&group, "while :; do (while :; do sleep 0.01 & sleep 0.01 & wait; done) & sleep 0.02; done"),
+        start(&root.group("c/one", "{}"), "exec sleep 100"),
+        start(
+            &root.group("c/two/three", "{}"),
+            "while :; do (while :; do sleep 0.01 & sleep 0.01 & wait; done) & sleep 0.02; done",
+        ),
     ];
     until("many processes", || group.pids().unwrap().len() > 15);
     group.kill().unwrap();
@@ -203,12 +204,13 @@ fn limits_hold_before_anybody_is_in() {
     if root.at.join("pods/pod1/c/memory.swap.max").exists() {
         assert_eq!(at("memory.swap.max"), "0");
     }
-    for parent in ["", "pods", "pods/pod1"] {
+    for parent in [".", "pods", "pods/pod1"] {
         let enabled = root.text(&format!("{parent}/cgroup.subtree_control"));
         assert!(["cpu", "memory", "pids", "io"].iter().all(|c| enabled.split(' ').any(|e| e == *c)), "{enabled}");
     }
     let pid = start(&group, "x=$(head -c 8000000 /dev/zero | tr '\\0' a); exec 2>/dev/null; sleep 100; echo $x");
     until("it uses memory", || group.stats_light().unwrap().memory.rss > 8_000_000);
+    until("the shell and sleep are left", || group.stats_light().unwrap().pids == Some(2));
     let stats = group.stats().unwrap();
     assert!(stats.cpu.usage_ns > 0 && stats.memory.page_faults > 0, "{stats:?}");
     assert!(stats.memory.working_set <= stats.memory.usage);
@@ -241,10 +243,10 @@ fn an_update_is_whole_or_nothing() {
     let error = group.update(&resources(bad)).unwrap_err().to_string();
     assert!(error.contains("memory.high") && error.contains("nonsense"), "{error}");
     assert_eq!((at("cpu.weight").as_str(), at("pids.max").as_str()), ("29", "max"));
-    let pid = start(&group, "x=$(head -c 20000000 /dev/zero | tr '\\0' a); exec 2>/dev/null; sleep 100; echo $x");
-    until("it uses memory", || group.stats_light().unwrap().memory.rss > 20_000_000);
-    let error = group.update(&resources(r#"{"memory":{"limit":8388608,"swap":8388608}}"#)).unwrap_err();
-    assert!(matches!(error, CgroupError::LimitBelowUsage { limit: 8_388_608, .. }), "{error}");
+    let pid = start(&group, "x=$(head -c 9000000 /dev/zero | tr '\\0' a); exec 2>/dev/null; sleep 100; echo $x");
+    until("it uses memory", || group.stats_light().unwrap().memory.rss > 9_000_000);
+    let error = group.update(&resources(r#"{"memory":{"limit":4194304,"swap":4194304}}"#)).unwrap_err();
+    assert!(matches!(error, CgroupError::LimitBelowUsage { limit: 4_194_304, .. }), "{error}");
     assert_eq!((at("memory.max"), group.oom_kills().unwrap()), ("67108864".to_owned(), 0));
     group.kill().unwrap();
     wait(pid);
