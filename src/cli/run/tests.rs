@@ -176,3 +176,15 @@ fn expansion() {
         assert_eq!(expand::expand(text, &values), expected);
     }
 }
+
+#[test]
+fn the_manifests_of_the_repository_can_be_run() {
+    for name in ["sample-pod.yaml", "demo-pod.yaml"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(name);
+        let pod = read(&path).unwrap();
+        convert::sandbox(&pod, &around()).unwrap();
+        for container in &pod.spec.containers {
+            convert::container(&pod, container, &around()).unwrap();
+        }
+    }
+}
