@@ -16,7 +16,15 @@ pub mod digest;
 pub mod manifest;
 pub mod media;
 pub mod platform;
+pub mod pull;
 pub mod reference;
+pub mod rootfs;
+pub mod store;
+pub mod unpack;
+pub mod users;
+
+#[cfg(test)]
+pub(crate) mod test_layers;
 
 use serde::{Deserialize, Deserializer};
 
