@@ -1,0 +1,47 @@
+//! Traffic counters of a pod, for stats.
+
+use std::os::fd::BorrowedFd;
+
+use super::netlink::Route;
+use super::{NetworkError, namespace};
+
+/// Counters of one interface since it was made, as the pod sees them: `rx` is what the pod received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceCounters {
+    pub name: String,
+    pub loopback: bool,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+/// A netlink socket that was opened inside a pod's namespace, so that reading its counters costs two system calls
+/// and no thread. It keeps the namespace alive: drop it when the pod stops.
+#[derive(Debug)]
+pub struct InterfaceReader(Route);
+
+impl InterfaceReader {
+    pub(super) fn new(route: Route) -> Self {
+        Self(route)
+    }
+
+    /// Opens a reader in a namespace, on a thread of its own (some 50 us).
+    pub fn open(namespace: BorrowedFd<'_>) -> Result<Self, NetworkError> {
+        namespace::on_thread(|| {
+            namespace::enter(namespace)
+                .map_err(|error| NetworkError::kernel("entering the network namespace", error))?;
+            Route::open().map(Self).map_err(NetworkError::netlink("counters of the pod"))
+        })
+        .map_err(|error| NetworkError::kernel("starting a thread", error))?
+    }
+
+    /// The counters of every interface in the namespace, loopback among them.
+    pub fn read(&mut self) -> Result<Vec<InterfaceCounters>, NetworkError> {
+        self.0.counters().map_err(NetworkError::netlink("counters of the pod"))
+    }
+}
