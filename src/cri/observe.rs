@@ -5,11 +5,46 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Response, Status};
 
+use crate::telemetry::Metrics;
+
 /// Keeps the figures of the RPCs.
 pub trait Observer: Send + Sync + 'static {
-    /// One call of `rpc` (its name without service) ended with `code`. A call that its client gave up counts as
-    /// `Cancelled`, or as `DeadlineExceeded` when its time was over; the operation behind it may still run.
+    /// One call of `rpc` (its name without service) ended with `code`. One that its client gave up counts as
+    /// `Cancelled`; the operation behind it, and behind a `DeadlineExceeded`, may still run.
     fn observed(&self, rpc: &'static str, code: Code, elapsed: Duration);
+}
+
+impl Observer for Metrics {
+    fn observed(&self, rpc: &'static str, code: Code, elapsed: Duration) {
+        let error = (code != Code::Ok).then(|| name(code));
+        self.operation(rpc, elapsed, error);
+        if rpc == "PullImage" {
+            self.pull(elapsed, error);
+        }
+    }
+}
+
+/// A code as the gRPC specification writes it.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Cancelled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
 }
 
 /// Keeps nothing.
@@ -20,15 +55,25 @@ impl Observer for NoObserver {
     fn observed(&self, _: &'static str, _: Code, _: Duration) {}
 }
 
-/// Runs `answer` and reports how it ended, also when the future is dropped before its end.
+/// How much earlier than the client's deadline a call is answered, so that the answer is ours: the transport's own is
+/// Cancelled, which says that somebody changed his mind.
+const EARLY: Duration = Duration::from_millis(2);
+
+/// Runs `answer` within the time that the client gives, and reports how it ended, also when the future is dropped
+/// before its end.
 pub(super) async fn observe<T>(
     observer: &dyn Observer,
     rpc: &'static str,
-    deadline: Option<Duration>,
+    limit: Option<Duration>,
     answer: impl Future<Output = Result<T, Status>>,
 ) -> Result<Response<T>, Status> {
-    let mut call = Call { observer, rpc, deadline, begun: Instant::now(), ended: false };
-    let result = answer.await;
+    let mut call = Call { observer, rpc, begun: Instant::now(), ended: false };
+    let result = match limit {
+        None => answer.await,
+        Some(limit) => tokio::time::timeout(limit.saturating_sub(EARLY), answer).await.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!("{rpc}: the time that the client gave is over")))
+        }),
+    };
     call.end(result.as_ref().err());
     result.map(Response::new)
 }
@@ -37,7 +82,6 @@ pub(super) async fn observe<T>(
 struct Call<'a> {
     observer: &'a dyn Observer,
     rpc: &'static str,
-    deadline: Option<Duration>,
     begun: Instant,
     ended: bool,
 }
@@ -62,15 +106,11 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if !self.ended {
+            let elapsed = self.begun.elapsed();
+            self.observer.observed(self.rpc, Code::Cancelled, elapsed);
+            tracing::info!(rpc = self.rpc, ?elapsed, "the client gave the call up");
         }
-        let elapsed = self.begun.elapsed();
-        // tonic's clock for the deadline began a little before ours.
-        let late = self.deadline.is_some_and(|limit| elapsed + Duration::from_millis(2) >= limit);
-        let code = if late { Code::DeadlineExceeded } else { Code::Cancelled };
-        self.observer.observed(self.rpc, code, elapsed);
-        tracing::info!(rpc = self.rpc, ?elapsed, ?code, "the client gave the call up");
     }
 }
 

@@ -52,7 +52,7 @@ async fn what_changes_the_node_runs_to_its_end() {
         wire.images.remove_image(brief(v1::RemoveImageRequest { image: image() })).await.unwrap_err(),
     ];
     for status in &codes {
-        // Which one depends on whose clock is first: the client's says Cancelled too.
+        // The generated client has a clock of its own, which says Cancelled if it is first.
         assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     }
     assert_eq!(wire.node.asked().len(), codes.len());
@@ -63,7 +63,7 @@ async fn what_changes_the_node_runs_to_its_end() {
         tokio::time::sleep(Duration::from_millis(1)).await;
         seen.extend(wire.seen.take());
     }
-    assert!(seen.iter().all(|(_, code)| matches!(code, Code::DeadlineExceeded | Code::Cancelled)), "{seen:?}");
+    assert!(seen.iter().all(|(_, code)| *code == Code::DeadlineExceeded), "{seen:?}");
     wire.node.hold(false);
     let ends = wire.node.until(|ends| ends.finished + ends.dropped == codes.len()).await;
     assert_eq!(ends, Ends { finished: codes.len(), dropped: 0 });
