@@ -10,4 +10,6 @@ pub mod cgroup;
 pub mod compile;
 pub mod execute;
 pub mod plan;
+#[cfg(feature = "agent")]
+pub mod seccomp;
 mod sys;

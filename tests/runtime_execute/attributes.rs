@@ -212,3 +212,45 @@ fn a_gate_holds_the_program_back() {
         assert_eq!(text, "exec: \"missing\": executable file not found in $PATH");
     });
 }
+
+#[test]
+fn seccomp_filters_hold_with_and_without_no_new_privileges() {
+    alone("attributes::seccomp_filters_hold_with_and_without_no_new_privileges", || {
+        let mut bundle =
+            Bundle::shell("grep -E '^Seccomp:' /proc/self/status; mkdir /x 2>&1; chmod 700 /tmp 2>&1; id -u");
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": [
+                { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 },
+                { "names": ["chmod", "fchmodat"], "action": "SCMP_ACT_ERRNO",
+                  "args": [{ "index": 1, "value": 0o700, "op": "SCMP_CMP_EQ" }] },
+            ],
+        });
+        for no_new_privileges in [true, false] {
+            bundle.process()["noNewPrivileges"] = json!(no_new_privileges);
+            bundle.process()["user"] = json!({ "uid": 1000, "gid": 1000 });
+            let output = bundle.run().output();
+            let expected = "Seccomp:\t2\nmkdir: can't create directory '/x': No space left on device\n\
+                chmod: /tmp: Operation not permitted\n1000\n";
+            assert_eq!(output, expected);
+        }
+    });
+}
+
+#[test]
+fn the_default_seccomp_profile_lets_a_container_live() {
+    alone("attributes::the_default_seccomp_profile_lets_a_container_live", || {
+        let profile = orlop::runtime::seccomp::default_profile(0xa804_25fb);
+        let mut bundle = Bundle::shell("id -u; ls / | wc -l; mount -t tmpfs x /tmp 2>&1; test -e /bin/sh && echo ok");
+        bundle.host.seccomp = Some(orlop::runtime::seccomp::compile(&profile).unwrap());
+        for no_new_privileges in [true, false] {
+            bundle.process()["noNewPrivileges"] = json!(no_new_privileges);
+            let output = bundle.run().output();
+            assert_eq!(output, "0\n6\nmount: permission denied (are you root?)\nok\n");
+        }
+        // Its errors are told to the runtime all the same.
+        bundle.process()["args"] = json!(["missing"]);
+        assert!(bundle.run().failed().contains("not found in $PATH"));
+    });
+}

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Process, Spec};
 
 use super::plan::{CgroupEntry, ExecPlan, LaunchPlan, RootPlan, RootSource, SeccompPlan, SpawnHeader};
+use super::seccomp::SeccompError;
 use namespaces::Namespaces;
 pub use options::known_options;
 pub use process::{CAPABILITY_NAMES, environment};
@@ -70,6 +71,8 @@ pub enum CompileError {
     Invalid { field: String, reason: String },
     #[error("{field} of the OCI specification is not supported: {reason}")]
     Unsupported { field: String, reason: String },
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
 }
 
 /// The result of a step of the compiler.
@@ -97,7 +100,8 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
     let paths = |field: &str, list: &Option<Vec<String>>| {
         list.iter().flatten().map(|p| absolute(field, p.as_bytes())).collect::<Result<Vec<_>>>()
     };
-    let (hostname, domainname) = namespaces.names(spec)?;
+    let hostname = namespaces.name("hostname", spec.hostname().as_deref())?;
+    let domainname = namespaces.name("domainname", spec.domainname().as_deref())?;
     let bind_console = process.terminal.is_some() && devices.own_dev;
     let plan = LaunchPlan {
         cgroup: host.cgroup.clone(),
@@ -177,7 +181,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
-        ("linux.seccomp", linux.seccomp().is_some()),
     ];
     match present.iter().find(|(_, there)| *there) {
         Some((field, _)) => unsupported(*field, "this version cannot do it"),

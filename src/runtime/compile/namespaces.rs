@@ -82,19 +82,16 @@ impl Namespaces {
         (self.new | self.joined | new_cgroup) & !PID
     }
 
-    /// Host name and domain name.
-    pub fn names(&self, spec: &Spec) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>)> {
-        let name = |field: &str, value: &Option<String>| -> Result<Option<Vec<u8>>> {
-            let Some(value) = value.as_ref().filter(|v| !v.is_empty()) else { return Ok(None) };
-            if !self.is_private(UTS) {
-                return invalid(field, "can be set only in a UTS namespace of the container's own");
-            }
-            if value.len() > MAX_NAME {
-                return invalid(field, format!("{value:?} is longer than {MAX_NAME} bytes"));
-            }
-            without_nul(field, value.as_bytes()).map(Some)
-        };
-        Ok((name("hostname", spec.hostname())?, name("domainname", spec.domainname())?))
+    /// A host name or domain name.
+    pub fn name(&self, field: &str, value: Option<&str>) -> Result<Option<Vec<u8>>> {
+        let Some(value) = value.filter(|v| !v.is_empty()) else { return Ok(None) };
+        if !self.is_private(UTS) {
+            return invalid(field, "can be set only in a UTS namespace of the container's own");
+        }
+        if value.len() > MAX_NAME {
+            return invalid(field, format!("{value:?} is longer than {MAX_NAME} bytes"));
+        }
+        without_nul(field, value.as_bytes()).map(Some)
     }
 }
 

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, Spec};
 
 use super::{HostFacts, Result, absolute, invalid, unsupported, without_nul};
-use crate::runtime::plan::{CapabilitySets, ProcessPlan, Rlimit, TerminalPlan};
+use crate::runtime::plan::{CapabilitySets, ProcessPlan, Rlimit, SeccompPlan, TerminalPlan};
+use crate::runtime::seccomp;
 
 /// Unless the specification says otherwise, as runc and crun have it.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -55,7 +56,7 @@ pub const CAPABILITY_NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-pub(super) fn process(_spec: &Spec, process: Option<&Process>, host: &HostFacts) -> Result<ProcessPlan> {
+pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) -> Result<ProcessPlan> {
     let Some(process) = process else { return invalid("process", "is missing") };
     refuse_unsupported(process)?;
     let args = process.args().as_deref().unwrap_or_default();
@@ -88,9 +89,19 @@ pub(super) fn process(_spec: &Spec, process: Option<&Process>, host: &HostFacts)
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process.rlimits().iter().flatten())?,
         oom_score_adj: score,
-        seccomp: host.seccomp.clone(),
+        seccomp: filter(spec, host)?,
         terminal: terminal(process)?,
     })
+}
+
+/// What the caller has compiled before, or what the specification says.
+fn filter(spec: &Spec, host: &HostFacts) -> Result<Option<SeccompPlan>> {
+    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    match (&host.seccomp, profile) {
+        (Some(filter), _) => Ok(Some(filter.clone())),
+        (None, Some(profile)) => Ok(Some(seccomp::compile(profile)?)),
+        (None, None) => Ok(None),
+    }
 }
 
 fn refuse_unsupported(process: &Process) -> Result<()> {

@@ -18,6 +18,9 @@ use super::tree::{Kind, Tree, kind_of};
 use crate::runtime::plan::{MountFlags, MountPlan, MountSource, MountStep};
 use crate::runtime::sys::mount::{MountAttr, mount_setattr};
 
+/// `PROC_SUPER_MAGIC`.
+const PROC: i64 = 0x9fa0;
+
 /// The longest value that fsconfig(2) takes.
 pub(super) const MAX_OPTION: usize = 255;
 
@@ -184,14 +187,13 @@ fn attach_one(tree: &Tree, mount: &MountPlan, detached: &Detached) -> Step<()> {
     }
     let name = || format!("mount {}", show(&mount.target));
     let (target, existed) = found.at(Stage::Mount, || format!("make the mount point {}", show(&mount.target)))?;
-    if !mount.over_proc && fstatfs(&target).at(Stage::Mount, name)?.f_type as i64 == libc::PROC_SUPER_MAGIC as i64 {
+    if !mount.over_proc && fstatfs(&target).at(Stage::Mount, name)?.f_type as i64 == PROC {
         return refuse(Stage::Mount, format!("{} leads into /proc, where nothing may be mounted", show(&mount.target)));
     }
-    if let MountSource::Filesystem { inherit_mode: true, .. } = mount.source {
-        if existed {
-            inherit_mode(detached.fd.as_fd(), target.as_fd())
-                .at(Stage::Mount, || format!("give {} the mode of what it covers", show(&mount.target)))?;
-        }
+    let inherits = matches!(mount.source, MountSource::Filesystem { inherit_mode: true, .. });
+    if inherits && existed {
+        inherit_mode(detached.fd.as_fd(), target.as_fd())
+            .at(Stage::Mount, || format!("give {} the mode of what it covers", show(&mount.target)))?;
     }
     if mount.copy_up && existed {
         copy_tree(target.as_fd(), detached.fd.as_fd())
