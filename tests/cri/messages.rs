@@ -1,7 +1,10 @@
 //! Messages of unusual size and content.
 
 use orlop::cri::v1;
-use tonic::Code;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request};
+use tonic_prost::ProstCodec;
 
 use crate::fake::Asked;
 use crate::harness::Wire;
@@ -42,4 +45,37 @@ async fn replies_have_no_limit_here() {
     let images = wire.images.list_images(v1::ListImagesRequest::default()).await.unwrap().into_inner().images;
     assert_eq!(images.len(), 200);
     assert!(images.iter().flat_map(|i| &i.repo_tags).map(String::len).sum::<usize>() >= 20_000_000);
+}
+
+/// A request whose id is bytes, which the contract has as text.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Raw {
+    #[prost(bytes = "vec", tag = "1")]
+    pod_sandbox_id: Vec<u8>,
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused() {
+    let mut wire = Wire::new().await;
+    let mut grpc = Grpc::new(wire.channel.clone());
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/StopPodSandbox");
+    let request = Request::new(Raw { pod_sandbox_id: vec![0xff, 0xfe] });
+    let error = grpc.unary(request, path, ProstCodec::<Raw, ()>::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error:?}");
+    assert!(wire.node.asked().is_empty());
+    wire.runtime.version(v1::VersionRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_call_is_refused() {
+    let mut wire = Wire::new().await;
+    let mut grpc = Grpc::new(wire.channel.clone());
+    for path in ["/runtime.v1.RuntimeService/Nonsense", "/runtime.v1alpha2.RuntimeService/Version", "/"] {
+        grpc.ready().await.unwrap();
+        let codec = ProstCodec::<(), ()>::default();
+        let error = grpc.unary(Request::new(()), PathAndQuery::from_static(path), codec).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unimplemented, "{path}: {error:?}");
+    }
+    wire.runtime.version(v1::VersionRequest::default()).await.unwrap();
 }

@@ -114,7 +114,7 @@ async fn pods_security() {
         "seccomp.localhost_ref": |r| pod_security(r).seccomp.as_mut().unwrap().localhost_ref = "/x".into(),
         "seccomp.localhost_ref": |r| pod_security(r).seccomp.as_mut().unwrap().profile_type = 2,
         "apparmor.localhost_ref": |r| pod_security(r).apparmor.as_mut().unwrap().localhost_ref.clear(),
-        "apparmor.localhost_ref": |r| pod_security(r).apparmor.as_mut().unwrap().localhost_ref = "a b".into(),
+        "apparmor.localhost_ref": |r| pod_security(r).apparmor.as_mut().unwrap().localhost_ref = "a\nb".into(),
         "selinux_options.type": |r| pod_security(r).selinux_options.as_mut().unwrap().r#type = "a\0b".into(),
         "namespace_options.network": |r| namespaces(r).network = 9,
         "namespace_options.network": |r| namespaces(r).network = v1::NamespaceMode::Container.into(),

@@ -3,7 +3,7 @@
 use super::{id_mapping, id_mapping_view, known};
 use crate::cri::v1;
 use crate::cri::validate::{
-    At, Checked, Invalid, LIST_LIMIT, NAME_LIMIT, absolute, each, id, quoted, text, within, word,
+    At, Checked, Invalid, LIST_LIMIT, NAME_LIMIT, PATH_LIMIT, absolute, each, id, line, named, quoted, text, within,
 };
 use crate::node::types::{
     Capabilities, ContainerSecurity, GroupsPolicy, NamespaceMode, NamespaceOptions, PodSecurity, SeLinuxOptions,
@@ -167,10 +167,7 @@ fn policy(value: i32) -> Checked<GroupsPolicy> {
 
 fn selinux(s: v1::SeLinuxOption) -> Checked<SeLinuxOptions> {
     for (field, value) in [("user", &s.user), ("role", &s.role), ("type", &s.r#type), ("level", &s.level)] {
-        text(value, NAME_LIMIT).at(field)?;
-        if !value.is_empty() {
-            word(value, NAME_LIMIT).at(field)?;
-        }
+        line(value, NAME_LIMIT).at(field)?;
     }
     Ok(SeLinuxOptions { user: s.user, role: s.role, kind: s.r#type, level: s.level })
 }
@@ -214,7 +211,10 @@ fn container_apparmor(profile: Option<v1::SecurityProfile>, name: &str) -> Check
 /// Kubelets have sent the name with and without the prefix.
 fn apparmor_local(name: &str) -> Checked<SecurityProfile> {
     let name = name.strip_prefix("localhost/").unwrap_or(name);
-    word(name, NAME_LIMIT)?;
+    named(name, PATH_LIMIT).and_then(|()| line(name, PATH_LIMIT))?;
+    if name.trim() != name {
+        return Err(Invalid::new(format!("{} begins or ends with a blank", quoted(name))));
+    }
     Ok(SecurityProfile::Localhost(name.to_owned()))
 }
 
