@@ -10,6 +10,7 @@ pub mod backend;
 pub mod convert;
 pub mod error;
 pub mod image_service;
+mod local;
 pub mod observe;
 pub mod operations;
 mod runtime;

@@ -1,8 +1,45 @@
-//! The domain: pods and containers of this node.
+//! The domain: pods and containers of this node, their life, state, recovery and statistics.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`Node`] (`node.rs`) | what there is, and how to find it |
+//! | `pods.rs`, `containers.rs` | the life of a pod, of a container |
+//! | `exec.rs`, `stats.rs`, `images.rs`, `status.rs` | the other things that are asked of a node |
+//! | `exits.rs` | what happens when a container or a shim ends |
+//! | `recovery.rs` | from the records and the living shims back to memory |
+//! | [`spec`], `launch.rs` | from a configuration to a plan |
+//! | [`records`], `files.rs` | what is on disk |
 
 #![forbid(unsafe_code)]
 
+mod container;
+mod containers;
 pub mod error;
+mod exec;
+mod exits;
+mod files;
+mod ids;
+mod images;
+mod info;
+mod joins;
+mod launch;
+mod node;
+mod open;
+mod plan;
+mod pod;
+mod pods;
+pub mod records;
+mod recovery;
+mod seccomp;
+mod settings;
+mod source;
 pub mod spec;
+mod stats;
+mod status;
 pub mod types;
+mod user;
 pub mod views;
+
+pub use images::PullProgress;
+pub use node::Node;
+pub use settings::Settings;

@@ -16,12 +16,12 @@ use std::path::PathBuf;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, RootBuilder, Spec,
-    SpecBuilder,
+    LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder, Spec, SpecBuilder,
 };
 use thiserror::Error;
 
 pub use devices::{DeviceError, HostDevice, host_devices, look_up as look_up_devices};
+pub use mounts::clean as clean_path;
 pub use process::{environment, stop_signal};
 pub use resources::linux_resources;
 pub use security::{capabilities, default_masked_paths, default_readonly_paths};
@@ -51,7 +51,7 @@ pub enum SpecError {
 }
 
 /// What the image says of a container's process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ImageDefaults {
     pub env: Vec<String>,
     pub entrypoint: Vec<String>,
@@ -109,7 +109,6 @@ pub struct Input<'a> {
     pub volumes: &'a [Volume],
     /// The devices of the request, looked up; for a privileged container all of the host's.
     pub devices: &'a [HostDevice],
-    pub seccomp: Option<LinuxSeccomp>,
     /// The container's cgroup, from the hierarchy's root.
     pub cgroup: &'a str,
     /// Whether the machine has cgroup v2 alone.
@@ -132,9 +131,6 @@ pub fn container(input: &Input<'_>) -> Result<Spec, SpecError> {
         linux = linux.masked_paths(security.masked_paths.clone()).readonly_paths(security.readonly_paths.clone());
     } else {
         linux = linux.masked_paths(Vec::<String>::new()).readonly_paths(Vec::<String>::new());
-    }
-    if let Some(seccomp) = &input.seccomp {
-        linux = linux.seccomp(seccomp.clone());
     }
     let annotations = input.config.annotations.clone().into_iter().collect::<std::collections::HashMap<_, _>>();
     Ok(SpecBuilder::default()

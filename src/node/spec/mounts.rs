@@ -102,7 +102,7 @@ fn volumes(input: &Input<'_>) -> Result<Vec<Mount>, SpecError> {
 }
 
 /// A path without trailing or doubled slashes and without "." components; nothing is looked up.
-pub(crate) fn clean(path: &str) -> PathBuf {
+pub fn clean(path: &str) -> PathBuf {
     Path::new(path).components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
 }
 

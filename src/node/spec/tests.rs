@@ -55,7 +55,6 @@ impl Case {
             mounts: &self.mounts,
             volumes: &self.volumes,
             devices: &[],
-            seccomp: None,
             cgroup: "/pods/id",
             unified_cgroups: true,
             host_name: "host",
