@@ -222,29 +222,3 @@ async fn the_death_of_the_pods_init_is_told() {
     assert!(pod.client.hello().unwrap().init_died);
     assert!(pod.client.pod_fds().await.unwrap().pid.is_none());
 }
-
-/// What a pod costs beyond its own processes. 24 KiB is the promise; the file's pages are shared by all.
-#[tokio::test]
-async fn fifty_idle_shims_are_small() {
-    if !root() {
-        return;
-    }
-    let mut pods = Vec::new();
-    for _ in 0..50 {
-        let pod = Pod::new().await;
-        pod.client.list().await.unwrap();
-        pods.push(pod);
-    }
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-    let (mut pss, mut dirty) = (0, 0);
-    for pod in &pods {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pod.client.pid())).unwrap();
-        pss += kib(&rollup, "Pss");
-        dirty += kib(&rollup, "Private_Dirty");
-    }
-    println!("50 idle shims: Pss {} KiB, Private_Dirty {} KiB each", pss / 50, dirty / 50);
-    if std::env::var_os("SHIM_SMAPS").is_some() {
-        println!("{}", std::fs::read_to_string(format!("/proc/{}/smaps", pods[7].client.pid())).unwrap());
-    }
-    assert!(dirty / 50 <= 24, "{dirty} KiB of 50");
-}

@@ -2,7 +2,8 @@
 //! System calls that rustix does not have: signals, namespaces, a fork for the pod's init, and bare pages.
 
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, align_of, size_of};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{NonNull, null, null_mut};
@@ -69,6 +70,62 @@ impl Drop for Pages {
     }
 }
 
+/// A list that never moves, in [`Pages`]: it has address space for all entries that there may be, and takes memory as they
+/// come. Without the allocator, whose own pages would be a quarter of a small process.
+#[derive(Debug)]
+pub(super) struct Reserve<T> {
+    pages: Pages,
+    length: usize,
+    entries: PhantomData<T>,
+}
+
+impl<T> Reserve<T> {
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        const { assert!(align_of::<T>() <= 4096) };
+        Ok(Self { pages: Pages::new(capacity * size_of::<T>())?, length: 0, entries: PhantomData })
+    }
+
+    /// Gives the entry back if there is no room for it.
+    pub fn push(&mut self, entry: T) -> Result<(), T> {
+        if (self.length + 1) * size_of::<T>() > self.pages.length {
+            return Err(entry);
+        }
+        // SAFETY: the place is within the mapping (just checked), aligned (the mapping is, to a page, and entries follow
+        // each other), and holds no entry yet.
+        unsafe { self.pages.start.cast::<T>().add(self.length).write(entry) };
+        self.length += 1;
+        Ok(())
+    }
+
+    pub fn pop(&mut self) -> Option<T> {
+        self.length = self.length.checked_sub(1)?;
+        // SAFETY: the entry at the old end was written by `push`; the shortened list gives it up to the caller.
+        Some(unsafe { self.pages.start.cast::<T>().add(self.length).read() })
+    }
+}
+
+impl<T> Deref for Reserve<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `push` wrote the first `length` entries, and the mapping lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.pages.start.cast().as_ptr(), self.length) }
+    }
+}
+
+impl<T> DerefMut for Reserve<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above; the exclusive borrow of `self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.pages.start.cast().as_ptr(), self.length) }
+    }
+}
+
+impl<T> Drop for Reserve<T> {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
 /// Closes every descriptor from 3 on: whatever the parent let through.
 pub(super) fn close_inherited() {
     // SAFETY: called first thing in the program, before any descriptor above 2 has an owner (close_range(2)).
@@ -111,6 +168,21 @@ pub(super) fn real_time_signal(number: i32) -> Option<rustix::process::Signal> {
     // SAFETY: the range check leaves the kernel's real-time signals. It is not for this process, so none that the C
     // library keeps for itself matters; it is only sent (signal(7)).
     (32..=64).contains(&number).then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
+}
+
+/// A child that is dead and waits to be reaped; it keeps its number until then.
+pub(super) fn dead_child() -> Option<rustix::process::Pid> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a siginfo_t of zeros is a valid one, and waitid(2) fills it in or leaves it so; si_pid is the field that
+    // it sets.
+    let pid = unsafe {
+        if libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) == -1 {
+            return None;
+        }
+        info.assume_init().si_pid()
+    };
+    rustix::process::Pid::from_raw(pid)
 }
 
 /// setns(2): enters a namespace of this kind (`CLONE_NEW*`).
@@ -170,5 +242,44 @@ fn init() -> ! {
             while libc::waitpid(-1, null_mut(), libc::WNOHANG) > 0 {}
             libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, null::<u8>(), null::<u8>(), 8usize);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_reserve_keeps_what_it_is_given() {
+        let mut list = Reserve::new(100).unwrap();
+        let one = Rc::new(1);
+        for _ in 0..50 {
+            list.push(Rc::clone(&one)).unwrap();
+        }
+        assert_eq!((list.len(), Rc::strong_count(&one)), (50, 51));
+        assert_eq!(list.pop().as_deref(), Some(&1));
+        list[3] = Rc::new(3);
+        assert_eq!((*list[3], Rc::strong_count(&one)), (3, 49));
+        drop(list);
+        assert_eq!(Rc::strong_count(&one), 1);
+    }
+
+    #[test]
+    fn a_reserve_has_an_end() {
+        let mut list = Reserve::new(1).unwrap();
+        let room = (0..).take_while(|&n: &u64| list.push(n).is_ok()).count();
+        assert_eq!((room, list.len()), (1, 1));
+        assert_eq!(list.push(7), Err(7));
+        assert_eq!((list.pop(), list.pop()), (Some(0), None));
+    }
+
+    #[test]
+    fn trimmed_pages_are_zero() {
+        let mut pages = Pages::new(10_000).unwrap();
+        pages[9_999] = 7;
+        pages.trim();
+        assert!(pages.iter().all(|&byte| byte == 0));
     }
 }

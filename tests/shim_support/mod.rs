@@ -1,15 +1,20 @@
 //! A shim of its own for each test.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod container;
+
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use orlop::shim::client::{
     NamespaceSource, SetupDone, SetupRequest, ShimClient, ShimEvent, ShimEventKind, ShimImage, ShmSource,
 };
+use rustix::process::Pid;
 use tokio::sync::mpsc;
 
 /// Longer than anything here takes on a machine that has much else to do.
@@ -33,6 +38,7 @@ pub struct Pod {
     pub directory: tempfile::TempDir,
     pub client: ShimClient,
     pub events: mpsc::UnboundedReceiver<ShimEvent>,
+    kept: RefCell<Vec<Rc<tempfile::TempDir>>>,
 }
 
 impl Pod {
@@ -43,7 +49,7 @@ impl Pod {
         let log = File::options().append(true).create(true).open(directory.path().join("shim.log")).unwrap();
         let fd = open_dir(directory.path());
         let client = ShimClient::spawn(image(), "test-pod", fd.as_fd(), Some(log.as_fd()), sender).unwrap();
-        Self { directory, client, events }
+        Self { directory, client, events, kept: RefCell::default() }
     }
 
     /// A shim on the host's network, with IPC, UTS and /dev/shm of its own.
@@ -52,6 +58,11 @@ impl Pod {
         pod.set_up(SetupRequest { ipc: NamespaceSource::New, uts: NamespaceSource::New, ..pod.plain().request() })
             .await;
         pod
+    }
+
+    /// Keeps a root file system as long as the pod.
+    pub fn keep(&self, rootfs: &Rc<tempfile::TempDir>) {
+        self.kept.borrow_mut().push(Rc::clone(rootfs));
     }
 
     pub fn plain(&self) -> Plain {
@@ -73,6 +84,14 @@ impl Pod {
         event.kind
     }
 
+    /// Ends the connection, as the death of an agent does. The shim has noticed when this returns.
+    pub async fn disconnect(&mut self) {
+        let pid = self.client.pid();
+        let before = descriptors(pid);
+        self.client.disconnect();
+        until(|| descriptors(pid) < before).await;
+    }
+
     /// Connects anew, as an agent does that was started again.
     pub async fn reconnect(&mut self) {
         let (sender, events) = mpsc::unbounded_channel();
@@ -84,8 +103,13 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        // No shim outlives its test, however that ends.
+        // Nothing outlives its test, however that ends.
+        let pid = self.client.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let _ = self.client.kill();
+        for child in children.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+        }
         let log = std::fs::read_to_string(self.path("shim.log")).unwrap_or_default();
         if !log.is_empty() {
             eprintln!("the shim said: {log}");

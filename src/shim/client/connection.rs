@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use tokio::io::Ready;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -58,7 +58,7 @@ impl Connection {
     ) -> io::Result<Arc<Self>> {
         let connection = Arc::new(Self {
             pod: pod.into(),
-            socket: watch(socket)?,
+            socket: watch(socket, Interest::READABLE)?,
             calls: Mutex::default(),
             process: process.map_or_else(OnceLock::new, OnceLock::from),
         });
@@ -102,7 +102,7 @@ impl Connection {
         let Some((_, pidfd)) = self.process.get() else { return Ok(()) };
         // Registered only for this wait: an idle pod has one descriptor in the poller, its socket.
         // And as a copy, for two may wait at the same time.
-        let watched = watch(pidfd.try_clone()?)?;
+        let watched = watch(pidfd.try_clone()?, Interest::READABLE)?;
         watched.readable().await?.retain_ready();
         // Whoever comes first reaps it; and it is the child of this process only if this process started it.
         match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
@@ -128,10 +128,7 @@ impl Connection {
                     let what = format!("a request is longer than {MAX_MESSAGE} bytes");
                     return Err(ShimError::Protocol { pod: self.pod.to_string(), what });
                 }
-                Err(SendError::System(Errno::AGAIN)) => match self.socket.writable().await {
-                    Ok(mut ready) => ready.clear_ready_matching(Ready::WRITABLE),
-                    Err(_) => return Err(self.gone()),
-                },
+                Err(SendError::System(Errno::AGAIN)) => self.room().await.map_err(|_| self.gone())?,
                 Err(SendError::System(Errno::PIPE | Errno::CONNRESET)) => return Err(self.gone()),
                 Err(SendError::System(e)) => {
                     self.forget(number);
@@ -176,6 +173,14 @@ impl Connection {
         let mut buffer = [0; MAX_MESSAGE];
         let packet = postcard::to_slice(&(number, request), &mut buffer).map_err(|_| SendError::TooLong)?;
         wire::send(self.socket.get_ref(), packet, fds).map_err(SendError::System)
+    }
+
+    /// Waits until the shim has read something. The socket is not watched for that all the time: it would wake the poller
+    /// after each request.
+    async fn room(&self) -> io::Result<()> {
+        let watched = watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
+        watched.writable().await?.retain_ready();
+        Ok(())
     }
 
     fn gone(&self) -> ShimError {

@@ -167,6 +167,11 @@ impl ShimClient {
         self.connection.is_gone()
     }
 
+    /// Ends the connection, as dropping the client does; nothing is told of it. The shim and all it runs go on.
+    pub fn disconnect(&self) {
+        self.connection.close();
+    }
+
     /// Kills the shim, and with it, by their death signal, the processes that it started. An escape: the orderly end
     /// is [`shutdown`](Self::shutdown).
     pub fn kill(&self) -> Result<(), ShimError> {

@@ -4,10 +4,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Watches a descriptor for reading and writing.
-pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Watches a descriptor, for what is asked for only: each event is a wake-up.
+pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is a valid descriptor, and nothing replaces or closes it inside the AsyncFd (epoll_ctl(2)).
-    Ok(unsafe { AsyncFd::register(fd)? })
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }

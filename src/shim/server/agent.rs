@@ -13,16 +13,19 @@ use super::{REQUESTS, Server, Token};
 use crate::shim::protocol::{
     Capabilities, Event, Failure, FailureKind, Hello, Io, PodFdKinds, Reply, Request, ToAgent, VERSION,
 };
+use crate::shim::sys::Pages;
 use crate::shim::wire::{self, Fds};
 
 /// Bytes of the longest message that the shim sends.
-const LONGEST: usize = 2048;
+const LONGEST: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Agent {
     socket: OwnedFd,
     /// Its side is full: nothing more is read or sent until there is room.
     blocked: bool,
+    /// Where messages to it are written.
+    buffer: Pages,
 }
 
 /// What became of a message.
@@ -57,19 +60,14 @@ pub(super) fn failed<'p, E: Into<std::io::Error>>(message: &'p str) -> impl FnOn
 }
 
 impl Agent {
-    fn send(&self, message: &ToAgent<'_>, fds: &[BorrowedFd<'_>]) -> Sent {
-        let mut buffer = [0; LONGEST];
-        match postcard::to_slice(message, &mut buffer) {
-            Ok(packet) => self.send_packet(packet, fds),
-            // No message is that long: ids are short, and the texts of failures are cut.
-            Err(_) => Sent::Broken,
-        }
+    pub fn trim(&mut self) {
+        self.buffer.trim();
     }
 
-    fn send_packet(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Sent {
-        match wire::send(&self.socket, packet, fds) {
-            Ok(()) => Sent::Yes,
-            Err(Errno::AGAIN) => Sent::Later,
+    fn send(&mut self, message: &ToAgent<'_>, fds: &[BorrowedFd<'_>]) -> Sent {
+        match postcard::to_slice(message, &mut self.buffer) {
+            Ok(packet) => send_packet(&self.socket, packet, fds),
+            // No message is that long: ids are short, and the texts of failures are cut.
             Err(_) => Sent::Broken,
         }
     }
@@ -80,18 +78,28 @@ impl Agent {
     }
 }
 
+fn send_packet(socket: &OwnedFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Sent {
+    match wire::send(socket, packet, fds) {
+        Ok(()) => Sent::Yes,
+        Err(Errno::AGAIN) => Sent::Later,
+        Err(_) => Sent::Broken,
+    }
+}
+
 impl Server {
     /// Somebody wants to be the agent.
+    #[inline(never)]
     pub(super) fn on_listener(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let Ok(socket) = rustix::net::accept_with(rustix::stdio::stdin(), flags) else { return };
         // The socket's directory is root's alone; this is for the day on which it is not.
         let trusted = rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.is_root());
+        let Ok(buffer) = Pages::new(LONGEST) else { return };
         if !trusted || self.watch(socket.as_fd(), Token::Agent).is_err() {
             return;
         }
         self.hang_up();
-        self.agent = Some(Agent { socket, blocked: false });
+        self.agent = Some(Agent { socket, blocked: false, buffer });
         self.greet();
     }
 
@@ -126,6 +134,7 @@ impl Server {
         }
     }
 
+    #[inline(never)]
     pub(super) fn on_agent(&mut self, flags: EventFlags) {
         if flags.contains(EventFlags::OUT) {
             self.unblock();
@@ -228,9 +237,10 @@ impl Server {
 
     /// As many as fit into one packet.
     fn list<'p>(&mut self, number: u32, from: usize) -> Answered<'p> {
-        let mut buffer = [0; LONGEST];
         // The entries first, behind where the head will be: it says how many there are.
         const HEAD: usize = 32;
+        let Some(agent) = &mut self.agent else { return Ok(Answer::Sent) };
+        let buffer = &mut agent.buffer;
         let (mut used, mut count, mut next) = (HEAD, 0, None);
         for index in from..self.table.len() {
             let Some(slot) = self.table.get(index) else { continue };
@@ -250,7 +260,8 @@ impl Server {
         let head = postcard::to_slice(&reply, &mut head).map_err(|_| refuse(FailureKind::TooMany, "the list"))?;
         let start = HEAD - head.len();
         buffer[start..HEAD].copy_from_slice(head);
-        self.send_packet(&buffer[start..used], &[]);
+        let sent = send_packet(&agent.socket, &buffer[start..used], &[]);
+        self.must(sent);
         Ok(Answer::Sent)
     }
 
@@ -272,10 +283,10 @@ impl Server {
                 }
             }
         }
-        if let Some(agent) = &self.agent {
+        if let Some(agent) = &mut self.agent {
             let message = ToAgent::Reply(number, Reply::PodFds(kinds.bits()));
             let sent = agent.send(&message, &fds[..count]);
-            self.after(sent);
+            self.must(sent);
         }
         Ok(Answer::Sent)
     }
@@ -284,9 +295,9 @@ impl Server {
         let index = self.table.find(id).ok_or(NOT_FOUND)?;
         let pidfd = self.table.get(index).and_then(|slot| slot.pidfd.as_ref());
         let pidfd = pidfd.ok_or(refuse(FailureKind::NotRunning, "it has ended"))?;
-        if let Some(agent) = &self.agent {
+        if let Some(agent) = &mut self.agent {
             let sent = agent.send(&ToAgent::Reply(number, Reply::PidFd), &[pidfd.as_fd()]);
-            self.after(sent);
+            self.must(sent);
         }
         Ok(Answer::Sent)
     }
@@ -305,6 +316,7 @@ impl Server {
     }
 
     /// Tells the agent what the table has for it, as far as it takes it.
+    #[inline(never)]
     pub(super) fn flush(&mut self) {
         if !self.due {
             return;
@@ -326,7 +338,7 @@ impl Server {
 
     /// False: there was no room for all of it.
     fn flush_slot(&mut self, index: usize) -> bool {
-        let (Some(agent), Some(slot)) = (&self.agent, self.table.get(index)) else { return true };
+        let (Some(agent), Some(slot)) = (&mut self.agent, self.table.get(index)) else { return true };
         if agent.blocked {
             return false;
         }
@@ -354,7 +366,7 @@ impl Server {
                 return false;
             }
         }
-        let (Some(agent), Some(slot)) = (&self.agent, self.table.get(index)) else { return true };
+        let (Some(agent), Some(slot)) = (&mut self.agent, self.table.get(index)) else { return true };
         if slot.due.exited
             && let Some(status) = slot.exit
         {
@@ -371,19 +383,16 @@ impl Server {
         true
     }
 
-    /// For what cannot wait. An agent that does not take it is not one.
     pub(super) fn send(&mut self, message: &ToAgent<'_>, fds: &[BorrowedFd<'_>]) {
-        if let Some(agent) = &self.agent
-            && agent.send(message, fds) != Sent::Yes
-        {
-            self.hang_up();
+        if let Some(agent) = &mut self.agent {
+            let sent = agent.send(message, fds);
+            self.must(sent);
         }
     }
 
-    fn send_packet(&mut self, packet: &[u8], fds: &[BorrowedFd<'_>]) {
-        if let Some(agent) = &self.agent
-            && agent.send_packet(packet, fds) != Sent::Yes
-        {
+    /// For what cannot wait: there was room when the request was read, so an agent that has none now is not one.
+    fn must(&mut self, sent: Sent) {
+        if sent != Sent::Yes {
             self.hang_up();
         }
     }

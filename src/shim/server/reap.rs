@@ -9,25 +9,31 @@ use super::{Server, TURN, Token, now};
 use crate::runtime::execute::{Notice, Report, Stage, never_executed, read_status};
 use crate::shim::log::{Stream, StreamName};
 use crate::shim::protocol::{EXIT_SUFFIX, Event, ExitRecord, ExitStatus, Io, MAX_ID, ProcessState, ToAgent};
+use crate::shim::sys;
 
 impl Server {
     /// Some child ended, perhaps several: those of the table, the pod's init, and orphans of containers without a PID
     /// namespace of their own, that nobody wants to know of.
+    #[inline(never)]
     pub(super) fn reap(&mut self) {
-        let mut signals = [0; 512];
-        // Only to make it unreadable: one signal may stand for many children.
+        // Only to make it unreadable: one signal, and there is never more than one, may stand for many children.
+        let mut signals = [0; size_of::<libc::signalfd_siginfo>()];
         let _ = rustix::io::read(&self.signals, &mut signals);
-        for index in 0..self.table.len() {
-            if self.table.get(index).is_some_and(|slot| slot.status.is_some()) {
+        while let Some(pid) = sys::dead_child() {
+            let number = pid.as_raw_nonzero().get();
+            // What it said before it died comes first, and is understood while there still is something to look at.
+            if let Some(index) = self.table.find_pid(number) {
                 self.on_status(index);
             }
-        }
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            self.ended(pid.as_raw_nonzero().get(), exit_status(status));
+            match rustix::process::waitpid(Some(pid), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => self.ended(number, exit_status(status)),
+                _ => return,
+            }
         }
     }
 
     /// A process has something to say on the way to its program.
+    #[inline(never)]
     pub(super) fn on_status(&mut self, index: usize) {
         while let Some(status) = self.table.get(index).and_then(|slot| slot.status.as_ref()) {
             match read_status(status.as_fd()) {

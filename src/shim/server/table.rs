@@ -1,12 +1,14 @@
 //! The containers and execs of the pod.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::runtime::execute::Notice;
 use crate::shim::log::Stream;
 use crate::shim::protocol::{ExitStatus, Io, MAX_ID, Process, ProcessState, valid_id};
+use crate::shim::sys::Reserve;
 
-/// How many there may be at a time. A limit against an agent gone wild; the table grows as it is used.
+/// How many there may be at a time: a limit against an agent gone wild.
 const MOST: usize = 4096;
 
 /// An id, in place.
@@ -139,21 +141,22 @@ impl Slot {
 }
 
 /// All of them. An index stays with its slot for the life of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
-    slots: Vec<Option<Slot>>,
+    slots: Reserve<Option<Slot>>,
 }
 
 impl Table {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { slots: Reserve::new(MOST)? })
+    }
+
     /// Where the next one can go. `None`: too many.
     pub fn vacancy(&mut self) -> Option<usize> {
         if let Some(free) = self.slots.iter().position(Option::is_none) {
             return Some(free);
         }
-        (self.slots.len() < MOST).then(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        })
+        self.slots.push(None).ok().map(|()| self.slots.len() - 1)
     }
 
     pub fn put(&mut self, index: usize, slot: Slot) {

@@ -1,0 +1,57 @@
+#![allow(clippy::unwrap_used)]
+//! What a pod costs beyond its own processes.
+
+mod shim_support;
+
+use std::time::Duration;
+
+use orlop::shim::client::{ExecIo, ShimEventKind};
+use shim_support::container::*;
+use shim_support::*;
+
+const PODS: usize = 50;
+
+/// Private memory of a shim, in KiB, that nothing may exceed. What its file has is shared by all.
+const PROMISE: u64 = 24;
+
+/// Mean Pss and Private_Dirty in KiB, once the shims have given back what they had for a moment.
+async fn measure(what: &str, pods: &[Pod]) -> u64 {
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let (mut pss, mut dirty) = (0, 0);
+    for pod in pods {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pod.client.pid())).unwrap();
+        pss += kib(&rollup, "Pss");
+        dirty += kib(&rollup, "Private_Dirty");
+    }
+    let count = pods.len() as u64;
+    println!("{count} shims, {what}: Pss {} KiB, Private_Dirty {} KiB each", pss / count, dirty / count);
+    if std::env::var_os("SHIM_SMAPS").is_some() {
+        println!("{}", std::fs::read_to_string(format!("/proc/{}/smaps", pods[7].client.pid())).unwrap());
+    }
+    dirty / count
+}
+
+#[tokio::test]
+async fn fifty_idle_shims_are_small() {
+    if !busybox() {
+        return;
+    }
+    let mut pods = Vec::new();
+    for _ in 0..PODS {
+        let pod = Pod::new().await;
+        pod.client.list().await.unwrap();
+        pods.push(pod);
+    }
+    let empty = measure("without containers", &pods).await;
+
+    let container = Box1::shell("echo hello; exec sleep 1000");
+    for pod in &mut pods {
+        container.run(pod, "c1").await;
+        let nothing = ExecIo::Fds { stdin: None, stdout: None, stderr: None };
+        exec(pod, "e1", "c1", "true", nothing).await.unwrap();
+        assert!(matches!(pod.event().await, ShimEventKind::Exited { exec: true, .. }));
+        pod.client.forget("e1").await.unwrap();
+    }
+    let running = measure("a container and an exec each", &pods).await;
+    assert!(empty <= PROMISE && running <= PROMISE, "{empty} and {running} KiB of {PROMISE}");
+}
