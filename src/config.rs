@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use parse::{ConfigError, Problem};
 pub use print::{default_toml, markdown};
 
+use crate::image::unpack::Limits;
+use crate::network::NetworkConfig;
 use crate::registry::ClientConfig;
 
 /// Where the file is when nobody names another.
@@ -33,6 +35,7 @@ pub const DEFAULT_FILE: &str = "/etc/orlop/config.toml";
 pub struct Config {
     pub paths: Paths,
     pub runtime: Runtime,
+    pub network: NetworkConfig,
     pub images: Images,
     pub registry: ClientConfig,
     pub metrics: Metrics,
@@ -113,8 +116,7 @@ impl Default for Runtime {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Images {
-    /// Images that garbage collection must leave alone: names as a kubelet would write them, `*` at the end for
-    /// any rest (`registry.k8s.io/pause:*`).
+    /// Images that a kubelet is told not to remove, by name; `*` stands for anything (`registry.k8s.io/pause:*`).
     pub pinned: Vec<String>,
     /// Layers that are fetched and unpacked at the same time, over all pulls. 0: one a CPU, at least 3.
     pub parallel_layers: usize,
@@ -126,7 +128,12 @@ pub struct Images {
 
 impl Default for Images {
     fn default() -> Self {
-        Self { pinned: Vec::new(), parallel_layers: 0, max_layer_bytes: 256 << 30, max_layer_entries: 8 << 20 }
+        Self {
+            pinned: Vec::new(),
+            parallel_layers: 0,
+            max_layer_bytes: Limits::default().layer_bytes,
+            max_layer_entries: Limits::default().entries,
+        }
     }
 }
 
@@ -229,6 +236,10 @@ impl Config {
         }
         if let Some(handler) = self.runtime.handlers.iter().find(|name| name.is_empty()) {
             refuse("runtime.handlers", format!("\"{handler}\" is no name; the empty handler always works"));
+        }
+        let bridge = &self.network.builtin.bridge;
+        if bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ', ':']) {
+            refuse("network.builtin.bridge", format!("\"{bridge}\" is no name of an interface: 1 to 15 bytes"));
         }
         if !self.metrics.address.is_empty() && self.metrics.address.parse::<std::net::SocketAddr>().is_err() {
             refuse("metrics.address", format!("\"{}\" is not ADDRESS:PORT", self.metrics.address));

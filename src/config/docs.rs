@@ -6,7 +6,8 @@
 //! goes over every key of the defaults and asks for its comment.
 
 /// Every file that defines a part of [`super::Config`].
-const SOURCES: [&str; 2] = [include_str!("../config.rs"), include_str!("../registry/config.rs")];
+const SOURCES: [&str; 3] =
+    [include_str!("../config.rs"), include_str!("../network/config.rs"), include_str!("../registry/config.rs")];
 
 /// A struct as its source has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
