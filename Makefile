@@ -25,7 +25,7 @@ demo:  ## a pod on this machine in one screen: build, registry, pod, kill -9 of 
 	e2e/demo.sh
 
 bench:  ## the figures of docs/performance.md (root)
-	$(CARGO) bench
+	e2e/bench.sh
 
 docs:  ## renew the generated pages
 	UPDATE_DOCS=1 $(CARGO) test --lib config::

@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir -p "$root"/{bin,etc,tmp,www/cgi-bin}
 cp /bin/busybox "$root/bin/busybox"
-for applet in sh ls cat echo id date sleep hostname httpd wget ps ip; do
+for applet in sh ls cat cp echo id date sleep true hostname httpd wget ps ip; do
     ln -s busybox "$root/bin/$applet"
 done
 printf 'root:x:0:0:root:/:/bin/sh\nwww:x:1000:1000::/www:/bin/sh\n' >"$root/etc/passwd"
