@@ -168,6 +168,8 @@ pub enum MountSource {
         /// If this kernel or this namespace refuses: bind this path of the host instead.
         fallback: Option<PathBytes>,
     },
+    /// The tree that the caller of the executor passes ([`Attached::shm`](super::execute::Attached)).
+    Attached,
 }
 
 impl Default for MountSource {

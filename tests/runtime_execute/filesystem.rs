@@ -318,3 +318,34 @@ fn sysctls_are_written_in_the_containers_namespaces() {
         assert_eq!(bundle.run().failed(), "write sysctl net.ipv4.not_there: no such file or directory");
     });
 }
+
+#[test]
+fn a_tree_that_was_passed_is_mounted() {
+    alone("filesystem::a_tree_that_was_passed_is_mounted", || {
+        let mut bundle = Bundle::shell("cat /dev/shm/mark; echo from inside > /dev/shm/answer");
+        let shared = bundle.directory.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::write(shared.join("mark"), "mark\n").unwrap();
+        let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(rustix::fs::CWD, &shared, flags).unwrap();
+        bundle.host.attached_shm = Some("/the/pods/shm".into());
+        bundle.spec["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev/shm");
+        bundle.mount(json!({ "destination": "/dev/shm", "source": "/the/pods/shm", "options": ["bind", "nosuid"] }));
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let fds = Attached { shm: Some(tree.as_fd()), ..Attached::default() };
+        assert_eq!(start(&header, &plan, fds).finish().output(), "mark\n");
+        assert_eq!(fs::read_to_string(shared.join("answer")).unwrap(), "from inside\n");
+        let text = start(&header, &plan, Attached::default()).finish().failed();
+        assert_eq!(text, "the mount passed for /dev/shm is missing");
+    });
+}
+
+#[test]
+fn a_volatile_upper_directory_that_was_used_is_refused_with_the_reason() {
+    alone("filesystem::a_volatile_upper_directory_that_was_used_is_refused_with_the_reason", || {
+        let bundle = Bundle::shell("true");
+        bundle.run_with(bundle.overlay(true)).output();
+        let text = bundle.run_with(bundle.overlay(true)).failed();
+        assert!(text.contains("serves one mount only"), "{text}");
+    });
+}

@@ -38,6 +38,9 @@ pub struct HostFacts {
     pub keyring: Option<String>,
     /// What relative sources of mounts are relative to.
     pub bundle: PathBuf,
+    /// A source of a bind that stands for the tree which is passed to the executor
+    /// ([`Attached::shm`](super::execute::Attached)).
+    pub attached_shm: Option<PathBuf>,
     /// No device node can be made here (no `CAP_MKNOD`, or a user namespace): the host's are bound.
     pub bind_devices: bool,
     /// The filter, compiled before; takes the place of `linux.seccomp`.

@@ -197,7 +197,12 @@ fn bind(
     if flags.propagation == [0; 4] {
         flags.propagation[0] = default;
     }
-    Ok(MountPlan { target, source: MountSource::Bind { path, recursive }, flags, ..MountPlan::default() })
+    let source = if host.attached_shm.as_deref() == Some(source) {
+        MountSource::Attached
+    } else {
+        MountSource::Bind { path, recursive }
+    };
+    Ok(MountPlan { target, source, flags, ..MountPlan::default() })
 }
 
 /// mount(2) ignores these for a bind, and so do we: they are the file system's, not the mount's.

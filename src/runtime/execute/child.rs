@@ -21,7 +21,8 @@ use crate::runtime::sys::process as sys;
 const REPORTER: i32 = 3;
 const TARGET: i32 = 4;
 const GATE: i32 = 5;
-const FREE: u32 = 6;
+const SHM: i32 = 6;
+const FREE: u32 = 7;
 /// A number above all of these, for the time of moving.
 const ASIDE: i32 = 10;
 
@@ -55,6 +56,7 @@ struct Fds {
     reporter: Reporter,
     target: Option<OwnedFd>,
     gate: Option<OwnedFd>,
+    shm: Option<OwnedFd>,
 }
 
 fn prepare(plan: BorrowedFd<'_>, io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> Step<(Plan, Fds)> {
@@ -92,6 +94,7 @@ fn settle(io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> std::io::Res
     let reporter = aside(reports.socket.as_fd())?;
     let target = fds.target.map(aside).transpose()?;
     let gate = fds.gate.map(aside).transpose()?;
+    let shm = fds.shm.map(aside).transpose()?;
     for (number, stream) in streams.iter().enumerate() {
         sys::dup_onto(stream.as_fd(), number as i32, false)?;
     }
@@ -100,8 +103,9 @@ fn settle(io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> std::io::Res
         reporter: Reporter { socket: place(&reporter, REPORTER)? },
         target: target.as_ref().map(|fd| place(fd, TARGET)).transpose()?,
         gate: gate.as_ref().map(|fd| place(fd, GATE)).transpose()?,
+        shm: shm.as_ref().map(|fd| place(fd, SHM)).transpose()?,
     };
-    drop((streams, reporter, target, gate));
+    drop((streams, reporter, target, gate, shm));
     sys::close_from(FREE)?;
     Ok(settled)
 }
@@ -126,7 +130,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
 
     // With the host in reach: sources are opened, while binds still are peers of the host's mounts.
     hide::write_sysctls(&plan.sysctls)?;
-    let trees = mounts::prepare(&plan.mounts)?;
+    let trees = mounts::prepare(&plan.mounts, fds.shm.as_ref().map(AsFd::as_fd))?;
     let bound = devices::prepare(&plan.devices)?;
     let covers = if plan.masked.is_empty() { None } else { Some(hide::Covers::prepare()?) };
     root::isolate(plan.root.host_propagation)?;

@@ -47,6 +47,9 @@ pub struct Attached<'a> {
     pub pid_namespace: Option<BorrowedFd<'a>>,
     /// The pidfd of the container's init, for an exec.
     pub target: Option<BorrowedFd<'a>>,
+    /// A tree that is mounted nowhere (open_tree(2) with `OPEN_TREE_CLONE`, fsmount(2)), for the mount of the plan whose
+    /// source is [`MountSource::Attached`](super::plan::MountSource): the pod's /dev/shm. It is used up.
+    pub shm: Option<BorrowedFd<'a>>,
     /// Where a container is created now and started later: a FIFO that is opened for reading and writing. The child
     /// reports [`Report::Ready`] when everything is made, and executes when it has read one byte.
     pub gate: Option<BorrowedFd<'a>>,

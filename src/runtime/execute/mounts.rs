@@ -32,18 +32,23 @@ pub(super) struct Detached {
 }
 
 /// Makes the tree of every mount; `None` for the steps that are none.
-pub(super) fn prepare(steps: &[MountStep]) -> Step<Vec<Option<Detached>>> {
+pub(super) fn prepare(steps: &[MountStep], shm: Option<BorrowedFd<'_>>) -> Step<Vec<Option<Detached>>> {
     steps
         .iter()
         .map(|step| match step {
-            MountStep::Mount(mount) => prepare_one(mount).map(Some),
+            MountStep::Mount(mount) => prepare_one(mount, shm).map(Some),
             MountStep::Symlink { .. } | MountStep::Change { .. } => Ok(None),
         })
         .collect()
 }
 
-fn prepare_one(mount: &MountPlan) -> Step<Detached> {
+fn prepare_one(mount: &MountPlan, shm: Option<BorrowedFd<'_>>) -> Step<Detached> {
     match &mount.source {
+        MountSource::Attached => {
+            let name = || format!("the mount passed for {}", show(&mount.target));
+            let Some(tree) = shm else { return refuse(Stage::Mount, format!("{} is missing", name())) };
+            finish(tree.try_clone_to_owned().at(Stage::Mount, name)?, mount)
+        }
         MountSource::Bind { path, recursive } => bind(path, *recursive, mount),
         MountSource::Filesystem { kind, source, options, fallback, .. } => {
             let flags = &mount.flags;
@@ -67,8 +72,12 @@ fn prepare_one(mount: &MountPlan) -> Step<Detached> {
 
 fn bind(path: &[u8], recursive: bool, mount: &MountPlan) -> Step<Detached> {
     let name = || format!("bind {} to {}", show(path), show(&mount.target));
-    let fd = clone_tree(CWD, path, recursive).at(Stage::Mount, name)?;
-    let kind = kind_of(fd.as_fd()).at(Stage::Mount, name)?;
+    finish(clone_tree(CWD, path, recursive).at(Stage::Mount, name)?, mount)
+}
+
+/// Flags and propagation of a tree that was there before.
+fn finish(fd: OwnedFd, mount: &MountPlan) -> Step<Detached> {
+    let kind = kind_of(fd.as_fd()).at(Stage::Mount, || format!("look at the source of {}", show(&mount.target)))?;
     change(fd.as_fd(), &mount.flags).at(Stage::Mount, || format!("set the flags of {}", show(&mount.target)))?;
     propagate(fd.as_fd(), &mount.flags, &mount.target)?;
     Ok(Detached { fd, kind })

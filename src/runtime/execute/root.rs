@@ -115,10 +115,18 @@ impl Overlay<'_> {
             };
             set.at(Stage::Root, || failed(format!("option {}", show(key))))?;
         }
-        fsconfig_create(&fs).at(Stage::Root, || failed(format!("upper {}", show(self.upper))))?;
+        fsconfig_create(&fs).at(Stage::Root, || failed(self.refused()))?;
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
             .at(Stage::Root, || failed("mount".into()))
             .map(Some)
+    }
+
+    /// Why the whole may have been refused, where the kernel says it to its log only.
+    fn refused(&self) -> String {
+        let used = [self.work, b"/work/incompat/volatile"].concat();
+        let used = self.volatile && rustix::fs::statat(CWD, used, rustix::fs::AtFlags::empty()).is_ok();
+        let hint = if used { " (a volatile upper directory serves one mount only; it needs a new one)" } else { "" };
+        format!("mount over upper directory {}{hint}", show(self.upper))
     }
 
     /// By mount(2), whose options are a page of text at most: so layers are named by the numbers of descriptors, read
