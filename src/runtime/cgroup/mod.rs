@@ -7,7 +7,7 @@
 //! Both layouts are served, and which one is in force is found once ([`Host::detect`]): the unified hierarchy
 //! (version 2), or one hierarchy a controller (version 1, also where a version 2 mount without the controllers that
 //! containers need stands beside it). From `LinuxResources` of the runtime-spec, pure functions make a list of
-//! [`settings::Setting`]s; what a controller of the host cannot do is an error that says so.
+//! settings; what a controller of the host cannot do is an error that says so.
 //!
 //! Everything here blocks, if only for microseconds; [`Cgroup::remove`], [`Cgroup::freeze`] and [`Cgroup::kill`] can
 //! take longer and belong on a thread that may wait.
@@ -24,7 +24,7 @@ mod kill;
 mod parse;
 mod path;
 mod remove;
-pub mod settings;
+mod settings;
 mod stats;
 pub(crate) mod sys;
 mod update;

@@ -26,6 +26,11 @@ pub fn limit(text: &[u8]) -> Option<Option<u64>> {
     number(text).map(|value| Some(value).filter(|value| *value < UNLIMITED))
 }
 
+/// Microseconds, as v2 counts time, in nanoseconds.
+pub fn micros(value: u64) -> u64 {
+    value.saturating_mul(1000)
+}
+
 /// The `key value` lines of a flat keyed file.
 pub fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     text.split(|byte| *byte == b'\n').filter_map(|line| {
@@ -39,16 +44,20 @@ pub fn value_of(text: &[u8], key: &[u8]) -> Option<u64> {
     pairs(text).find(|(name, _)| *name == key).map(|(_, value)| value)
 }
 
+fn digit(byte: u8) -> u64 {
+    if byte.is_ascii_digit() { u64::from(byte - b'0') } else { 0 }
+}
+
 /// A decimal with up to two digits after the point, times 100.
 pub fn hundredths(text: &[u8]) -> Option<u64> {
     let mut parts = text.splitn(2, |byte| *byte == b'.');
     let whole = number(parts.next()?)?;
     let fraction = match parts.next() {
         None | Some([]) => 0,
-        Some([tenths]) => u64::from(tenths.wrapping_sub(b'0')) * 10,
-        Some([tenths, rest, ..]) => u64::from(tenths.wrapping_sub(b'0')) * 10 + u64::from(rest.wrapping_sub(b'0')),
+        Some([tenths]) => digit(*tenths) * 10,
+        Some([tenths, rest, ..]) => digit(*tenths) * 10 + digit(*rest),
     };
-    Some(whole * 100 + fraction)
+    Some(whole.saturating_mul(100).saturating_add(fraction))
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Cgroup {
         let cpu = self.read_open(&files.cpu, &mut buffer)?;
         let cpu_usage_ns = match version {
             Version::V1 => parse::number(cpu).unwrap_or(0),
-            Version::V2 => 1000 * parse::value_of(cpu, b"usage_usec").unwrap_or(0),
+            Version::V2 => parse::micros(parse::value_of(cpu, b"usage_usec").unwrap_or(0)),
         };
         let pids = self.read_open(&files.pids, &mut buffer)?;
         let pids = parse::number(pids);
@@ -167,12 +167,12 @@ impl Cgroup {
     fn rest_of_v2(&self, stats: &mut Stats, buffer: &mut [u8]) -> Result<()> {
         for (key, value) in parse::pairs(self.read_file(Controllers::CPU, "cpu.stat", buffer)?) {
             match key {
-                b"usage_usec" => stats.cpu.usage_ns = 1000 * value,
-                b"user_usec" => stats.cpu.user_ns = 1000 * value,
-                b"system_usec" => stats.cpu.system_ns = 1000 * value,
+                b"usage_usec" => stats.cpu.usage_ns = parse::micros(value),
+                b"user_usec" => stats.cpu.user_ns = parse::micros(value),
+                b"system_usec" => stats.cpu.system_ns = parse::micros(value),
                 b"nr_periods" => stats.cpu.periods = value,
                 b"nr_throttled" => stats.cpu.throttled_periods = value,
-                b"throttled_usec" => stats.cpu.throttled_ns = 1000 * value,
+                b"throttled_usec" => stats.cpu.throttled_ns = parse::micros(value),
                 _ => {}
             }
         }
@@ -299,8 +299,8 @@ fn sum_v1_io(text: &[u8]) -> (u64, u64) {
     for line in text.split(|byte| *byte == b'\n') {
         let mut words = line.split(|byte| *byte == b' ').skip(1);
         match (words.next(), words.next().and_then(parse::number)) {
-            (Some(b"Read"), Some(value)) => reads += value,
-            (Some(b"Write"), Some(value)) => writes += value,
+            (Some(b"Read"), Some(value)) => reads = value.saturating_add(reads),
+            (Some(b"Write"), Some(value)) => writes = value.saturating_add(writes),
             _ => {}
         }
     }
@@ -314,10 +314,10 @@ fn sum_v2_io(text: &[u8]) -> IoStats {
         let Some(at) = word.iter().position(|byte| *byte == b'=') else { continue };
         let value = parse::number(&word[at + 1..]).unwrap_or(0);
         match &word[..at] {
-            b"rbytes" => sum.read_bytes += value,
-            b"wbytes" => sum.write_bytes += value,
-            b"rios" => sum.read_operations += value,
-            b"wios" => sum.write_operations += value,
+            b"rbytes" => sum.read_bytes = sum.read_bytes.saturating_add(value),
+            b"wbytes" => sum.write_bytes = sum.write_bytes.saturating_add(value),
+            b"rios" => sum.read_operations = sum.read_operations.saturating_add(value),
+            b"wios" => sum.write_operations = sum.write_operations.saturating_add(value),
             _ => {}
         }
     }
@@ -341,7 +341,7 @@ fn pressure(text: &[u8]) -> Option<Pressure> {
                 b"avg10" => out.avg10 = parse::hundredths(value).unwrap_or(0),
                 b"avg60" => out.avg60 = parse::hundredths(value).unwrap_or(0),
                 b"avg300" => out.avg300 = parse::hundredths(value).unwrap_or(0),
-                b"total" => out.total_ns = 1000 * parse::number(value).unwrap_or(0),
+                b"total" => out.total_ns = parse::micros(parse::number(value).unwrap_or(0)),
                 _ => {}
             }
         }

@@ -17,3 +17,14 @@ fn io_files() {
     let want = IoStats { read_bytes: 11, write_bytes: 20, read_operations: 2, write_operations: 2 };
     assert_eq!(sum_v2_io(v2), want);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_them_stumble(text in "([a-z=0-9.: \n]{0,12}|some avg10=[0-9.x]{0,6} total=[0-9]{0,30}\n|8:0 Read [0-9]{0,30}\n){0,9}") {
+        let _ = pressure(text.as_bytes());
+        let _ = sum_v1_io(text.as_bytes());
+        let _ = sum_v2_io(text.as_bytes());
+        let _ = parse::limit(text.as_bytes());
+        let _ = parse::pairs(text.as_bytes()).count();
+    }
+}
