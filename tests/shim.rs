@@ -3,11 +3,12 @@
 
 mod shim_support;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use orlop::shim::client::detached_mounts_can_be_cloned;
 use orlop::shim::client::{NamespaceSource, SetupRequest, ShimClient, ShimError, ShimEventKind, ShmSource};
-use orlop::shim::protocol::{ExitStatus, FailureKind, VERSION};
+use orlop::shim::protocol::{ExitStatus, FailureKind, MAX_MESSAGE, Reply, Request, Setup, Spawn, ToAgent, VERSION};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shim_support::*;
 use tokio::sync::mpsc;
@@ -221,4 +222,104 @@ async fn the_death_of_the_pods_init_is_told() {
     pod.reconnect().await;
     assert!(pod.client.hello().unwrap().init_died);
     assert!(pod.client.pod_fds().await.unwrap().pid.is_none());
+}
+
+/// A connection that says what it likes.
+fn raw(pod: &Pod) -> OwnedFd {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(pod.path("shim.sock")).unwrap()).unwrap();
+    socket
+}
+
+fn send(socket: &OwnedFd, packet: &[u8]) -> rustix::io::Result<usize> {
+    rustix::net::send(socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn receive(socket: &OwnedFd) -> Vec<u8> {
+    let mut packet = vec![0; MAX_MESSAGE];
+    let (length, _) = rustix::net::recv(socket, &mut packet, RecvFlags::empty()).unwrap();
+    packet.truncate(length);
+    packet
+}
+
+#[tokio::test]
+async fn nonsense_is_answered_or_ends_the_connection() {
+    if !root() {
+        return;
+    }
+    let mut pod = Pod::bare();
+    pod.set_up(pod.plain().request()).await;
+    let socket = raw(&pod);
+    assert!(matches!(postcard::from_bytes(&receive(&socket)), Ok(ToAgent::Hello(_))));
+    // A request of a later version, and one that is cut short.
+    for packet in [&[9, 200, 1, 2, 3][..], &[9, 2, 5, b'a']] {
+        send(&socket, packet).unwrap();
+        match postcard::from_bytes(&receive(&socket)).unwrap() {
+            ToAgent::Reply(9, Reply::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Invalid),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Flags that do not fit the descriptors, and text that is longer than an answer.
+    let long = "x".repeat(MAX_MESSAGE - 100);
+    for request in [
+        Request::Spawn(Spawn { id: "a", fds: 63, ..Spawn::default() }),
+        Request::Spawn(Spawn { id: "a", fds: 1 << 20, ..Spawn::default() }),
+        Request::Spawn(Spawn { id: &long, ..Spawn::default() }),
+        Request::ReopenLog { id: "a" },
+        Request::Resize { id: &long, rows: 1, columns: 1 },
+        Request::Setup(Setup { sysctls: long.as_bytes(), ..Setup::default() }),
+    ] {
+        send(&socket, &postcard::to_allocvec(&(7u32, request)).unwrap()).unwrap();
+        let packet = receive(&socket);
+        assert!(matches!(postcard::from_bytes(&packet), Ok(ToAgent::Reply(7, Reply::Failed(_)))), "{packet:?}");
+    }
+    // Longer than a message may be.
+    send(&socket, &vec![0; MAX_MESSAGE + 1]).unwrap();
+    assert!(receive(&socket).is_empty());
+    pod.reconnect().await;
+    assert_eq!(pod.client.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_listen_is_not_waited_for() {
+    if !root() {
+        return;
+    }
+    let mut pod = Pod::bare();
+    pod.set_up(pod.plain().request()).await;
+    let socket = raw(&pod);
+    let request = postcard::to_allocvec(&(1u32, Request::PodFds)).unwrap();
+    // Until both directions are full.
+    let start = std::time::Instant::now();
+    let mut sent = 0;
+    while start.elapsed().as_millis() < 300 {
+        match send(&socket, &request) {
+            Ok(_) => sent += 1,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    }
+    assert!(sent > 100);
+    let ticks = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> = stat.split_ascii_whitespace().skip(13).take(2).map(|n| n.parse().unwrap()).collect();
+        fields[0] + fields[1]
+    };
+    let before = ticks(pod.client.pid());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(ticks(pod.client.pid()) - before < 10, "the shim spins");
+    // It has answered each that it has read once there is room again.
+    let mut answers = 0;
+    rustix::net::sockopt::set_socket_timeout(
+        &socket,
+        rustix::net::sockopt::Timeout::Recv,
+        Some(std::time::Duration::from_millis(500)),
+    )
+    .unwrap();
+    let mut packet = vec![0; MAX_MESSAGE];
+    while let Ok((1.., _)) = rustix::net::recv(&socket, &mut packet, RecvFlags::empty()) {
+        answers += 1;
+    }
+    assert_eq!(answers, sent + 1, "and the greeting");
+    pod.reconnect().await;
+    assert_eq!(pod.client.list().await.unwrap(), []);
 }

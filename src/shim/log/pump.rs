@@ -20,6 +20,8 @@ use crate::shim::sys::Pages;
 const READ: usize = 64 * 1024;
 /// Room for what a read becomes, with lines of a few dozen bytes, so that it is one write.
 const WRITE: usize = 160 * 1024;
+/// More than this is a burst.
+const SMALL: usize = 2048;
 /// Before the line: time, name, tag, and a space after each.
 const PREFIX: usize = STAMP + 10;
 const TAG: usize = PREFIX - 2;
@@ -63,6 +65,8 @@ pub(in crate::shim) struct Buffers {
     /// The beginning of a line, up to [`LINE_MAX`], then what is read.
     input: Pages,
     output: Pages,
+    /// When (seconds since 1970) they were last used for much. 0: not since they were given back.
+    big_at: i64,
 }
 
 impl Stream {
@@ -79,13 +83,27 @@ impl AsFd for Stream {
 
 impl Buffers {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { input: Pages::new(LINE_MAX + READ)?, output: Pages::new(WRITE)? })
+        Ok(Self { input: Pages::new(LINE_MAX + READ)?, output: Pages::new(WRITE)?, big_at: 0 })
     }
 
     /// Gives the memory back until the next use.
     pub fn trim(&mut self) {
         self.input.trim();
         self.output.trim();
+        self.big_at = 0;
+    }
+
+    /// A stream that always prints a little would keep what another once needed for a lot.
+    fn trim_after_a_burst(&mut self, read: usize) {
+        if read <= SMALL && self.big_at == 0 {
+            return;
+        }
+        let now = clock_gettime(ClockId::Realtime).tv_sec;
+        if read > SMALL {
+            self.big_at = now;
+        } else if self.big_at != 0 && now.abs_diff(self.big_at) > 1 {
+            self.trim();
+        }
     }
 
     /// Reads at most `reads` times 64 KiB and writes it to the log, or nowhere. With `to_the_end` a short read does not
@@ -94,6 +112,7 @@ impl Buffers {
         let mut writer = Writer { log, buffer: &mut self.output, used: 0, prefix: [b' '; PREFIX] };
         let mut pending = stream.unpack(&mut self.input[..LINE_MAX]);
         let mut outcome = Pumped::More;
+        let mut most = 0;
         for _ in 0..reads {
             let read = retry_on_intr(|| rustix::io::read(&stream.fd, &mut self.input[LINE_MAX..]));
             let n = match read {
@@ -105,6 +124,7 @@ impl Buffers {
                 // EIO: a terminal that no process has open any more.
                 Err(_) => 0,
             };
+            most = most.max(n);
             if n == 0 {
                 outcome = Pumped::End;
             }
@@ -131,6 +151,7 @@ impl Buffers {
             writer.record(Tag::Partial, &self.input[LINE_MAX - pending..LINE_MAX]);
             writer.flush();
         }
+        self.trim_after_a_burst(most);
         outcome
     }
 }

@@ -111,6 +111,23 @@ fn the_buffers_are_the_kernels_when_idle() {
     assert_eq!(bench.records(), ["stdout F before", "stdout F after"]);
 }
 
+#[test]
+fn a_burst_is_forgotten_while_a_little_goes_on() {
+    let mut bench = bench(StreamName::Stdout, false);
+    bench.print(&[b'\n'; 50_000]);
+    bench.pump();
+    assert!(bench.buffers.big_at > 0);
+    bench.print(b"little\n");
+    bench.pump();
+    assert!(bench.buffers.big_at > 0);
+    bench.buffers.big_at -= 3;
+    bench.print(b"more\n");
+    bench.pump();
+    assert_eq!(bench.buffers.big_at, 0);
+    assert!(bench.buffers.output.iter().all(|&byte| byte == 0));
+    assert_eq!(bench.records().len(), 50_002);
+}
+
 /// A tmpfs of 32 KiB that is mounted nowhere.
 fn small_disk() -> Option<OwnedFd> {
     use rustix::mount::{
