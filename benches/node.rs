@@ -116,12 +116,7 @@ impl Bench {
     }
 
     /// Starts many pods, some at a time; they stay as the load for what follows.
-    async fn burst(
-        &self,
-        pods: usize,
-        parallel: usize,
-        report: &mut String,
-    ) -> Result<Vec<(String, String)>, Failure> {
+    async fn burst(&self, pods: usize, parallel: usize, report: &mut String) -> Result<Vec<(String, String)>, Failure> {
         let apart = self.apart();
         let limit = Arc::new(Semaphore::new(parallel));
         let began = Instant::now();
@@ -147,7 +142,8 @@ impl Bench {
     async fn questions(&self, load: &[(String, String)]) -> Result<(), Failure> {
         let mut runtime = self.runtime.clone();
         for (_, container) in load.iter().cycle().take(40) {
-            let request = ExecSyncRequest { container_id: container.clone(), cmd: vec!["true".to_owned()], timeout: 10 };
+            let request =
+                ExecSyncRequest { container_id: container.clone(), cmd: vec!["true".to_owned()], timeout: 10 };
             let answer = self.time("exec_sync_true", runtime.exec_sync(request)).await?.into_inner();
             if answer.exit_code != 0 {
                 return Err(format!("`true` ended with {}", answer.exit_code).into());
@@ -208,11 +204,7 @@ impl Bench {
 
     fn namespaces(&self) -> NamespaceOption {
         let network = if self.host_network { NamespaceMode::Node } else { NamespaceMode::Pod };
-        NamespaceOption {
-            network: network as i32,
-            pid: NamespaceMode::Container as i32,
-            ..NamespaceOption::default()
-        }
+        NamespaceOption { network: network as i32, pid: NamespaceMode::Container as i32, ..NamespaceOption::default() }
     }
 
     fn pod(&self, name: &str) -> Result<PodSandboxConfig, Failure> {

@@ -16,6 +16,7 @@ mod ps;
 mod pull;
 mod rm;
 mod run;
+mod serve;
 mod stats;
 mod stop;
 mod version;
@@ -63,6 +64,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent
+    Serve(serve::ServeArgs),
     /// Print, check or explain the configuration
     Config(config::ConfigArgs),
     /// Print the version of this program and of the agent
@@ -137,6 +140,7 @@ impl Command {
     /// The exit code of what was done.
     fn run(self) -> anyhow::Result<u8> {
         match self {
+            Self::Serve(args) => serve::run(args),
             Self::Config(args) => config::run(args),
             Self::Version(args) => client::block_on(version::run(args)),
             Self::Run(args) => client::block_on(run::run(args)),
