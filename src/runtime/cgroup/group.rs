@@ -77,11 +77,13 @@ impl Host {
         let settings = settings::plan(self, resources, &Current::fresh(), tolerate)?;
         let rules = resources.devices().as_deref().map(Rules::parse).transpose()?;
         let needed = settings.iter().map(|setting| setting.controller).collect();
+        let sets = |file: &str| settings.iter().any(|setting| setting.file == file);
+        let (has_cpus, has_mems) = (sets("cpuset.cpus"), sets("cpuset.mems"));
         let mut made = Made { host: self, path, at: Vec::new(), keep: false };
         for index in 0..self.inner.hierarchies.len() {
             if self.make(index, path, options.existing, needed)? {
                 made.at.push(index);
-                self.inherit_cpuset(index, path, false, false)?;
+                self.inherit_cpuset(index, path, has_cpus, has_mems)?;
             }
         }
         let group = Cgroup::at(self, path)?;

@@ -8,9 +8,6 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::{CgroupError, Result};
 
-/// Enough for any file that is read here but the lists of processes, which are read piece by piece.
-pub const FILE_MAX: usize = 16 * 1024;
-
 /// One cgroup in one hierarchy: the hierarchy's root descriptor and the path below it.
 #[derive(Clone, Copy, Debug)]
 pub struct Dir<'a> {
@@ -84,17 +81,16 @@ impl<'a> Dir<'a> {
     /// The content of `name`, without white space at the end.
     pub fn try_read(&self, name: &str) -> Result<String, Errno> {
         let fd = self.open(name)?;
-        let mut buffer = vec![0; FILE_MAX];
+        let mut buffer = vec![0; 2048];
         let mut len = 0;
         loop {
             let read = retry_on_intr(|| rustix::io::read(&fd, &mut buffer[len..]))?;
             len += read;
-            if read == 0 {
+            // The kernel fills the buffer as far as it can: with room left, that was all.
+            if len < buffer.len() {
                 break;
             }
-            if len == buffer.len() {
-                buffer.resize(2 * len, 0);
-            }
+            buffer.resize(2 * len, 0);
         }
         buffer.truncate(len);
         let mut text = String::from_utf8_lossy(&buffer).into_owned();

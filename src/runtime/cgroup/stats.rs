@@ -7,7 +7,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::group::Cgroup;
 use super::host::{Controllers, Version};
-use super::io::{Dir, FILE_MAX};
+use super::io::Dir;
 use super::{CgroupError, Result, parse};
 
 /// What `ContainerStats` of CRI needs.
@@ -131,7 +131,7 @@ impl Cgroup {
     /// Everything.
     pub fn stats(&self) -> Result<Stats> {
         let light = self.stats_light()?;
-        let mut buffer = [0u8; FILE_MAX];
+        let mut buffer = [0u8; 2 * BUFFER];
         let mut stats = Stats { memory: light.memory, ..Stats::default() };
         stats.pids.current = light.pids;
         stats.pids.limit = parse::limit(self.read_file(Controllers::PIDS, "pids.max", &mut buffer)?).flatten();
