@@ -141,6 +141,8 @@ impl Node {
     async fn start_once(&self, container: Arc<Container>) -> Result<()> {
         let pod = self.pod_of(&container)?;
         let _turn = pod.queue.lock().await;
+        // It may have been removed while this waited for its turn.
+        self.find_container(container.id())?;
         let phase = container.phase();
         if phase != Phase::Created {
             let message =
@@ -265,6 +267,9 @@ impl Node {
         let Ok(container) = self.find_container(id) else { return Ok(()) };
         let Ok(pod) = self.pod_of(&container) else { return self.remove_in_turn(&container).await };
         let _turn = pod.queue.lock().await;
+        if self.find_container(container.id()).is_err() {
+            return Ok(());
+        }
         self.remove_in_turn(&container).await
     }
 

@@ -21,8 +21,9 @@ use super::views::ExecOutput;
 use crate::shim::client::{ExecIo, ShimClient};
 use crate::shim::protocol::ExitStatus;
 
-/// Bytes of each output stream that are kept; what a command prints beyond them is read and dropped.
-const OUTPUT_LIMIT: usize = 16 << 20;
+/// Bytes of output that are kept, of both streams together: a reply has to fit into the 16 MiB that clients take. What
+/// a command prints beyond them is read and dropped.
+const OUTPUT_LIMIT: usize = (16 << 20) - 4096;
 /// How long a process that the command left behind may keep its output open once the command itself has ended.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long the end of a killed command is waited for before its caller is told.
@@ -114,6 +115,8 @@ impl Node {
             Interrupted::ShimGone => failed(&"the pod's shim died"),
         })?;
         output.exit_code = status.code();
+        stdout.truncate(OUTPUT_LIMIT.saturating_sub(stderr.len().min(OUTPUT_LIMIT / 2)));
+        stderr.truncate(OUTPUT_LIMIT - stdout.len());
         (output.stdout, output.stderr) = (stdout, stderr);
         Ok(output)
     }

@@ -82,6 +82,21 @@ pub(super) fn open_cgroup(host: &Host, path: &str) -> Option<Cgroup> {
     host.open(&CgroupPath::new(path).ok()?).ok()
 }
 
+/// The cgroups of a path that are not there yet, the deepest first.
+pub(super) fn missing_cgroups(host: &Host, path: &str) -> Result<Vec<String>> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |cause| NodeError::invalid(format!("cgroup parent \"{path}\": {cause}"));
+    let mut next = Some(CgroupPath::new(path).map_err(failed)?);
+    let mut missing = Vec::new();
+    while let Some(path) = next.filter(|path| !path.is_root() && !host.exists(path)) {
+        missing.push(path.as_str().to_owned());
+        next = path.parent();
+    }
+    Ok(missing)
+}
+
 /// `<parent>/<id>`, with the pod's parent or the node's.
 pub(super) fn cgroup_path(pod: &PodConfig, default_parent: &str, id: &str) -> String {
     let parent = if pod.cgroup_parent.is_empty() { default_parent } else { &pod.cgroup_parent };

@@ -70,7 +70,7 @@ impl Node {
         };
         let (spec, environment) = self.build_spec(pod, &container.record, &container.config)?;
         let cgroup = self.make_cgroup(container, &spec)?;
-        let (facts, entry) = self.facts(container, &cgroup)?;
+        let (facts, entry) = self.facts(pod, container, &cgroup)?;
         let (mut header, mut plan) =
             compile::container(&spec, self.root(container), &facts).map_err(|cause| failed(&cause))?;
         header.join_pid_namespace = joins_pids(container);
@@ -88,7 +88,7 @@ impl Node {
         };
         let (spec, environment) = self.build_spec(pod, &container.record, &container.config)?;
         let cgroup = container.live().cgroup.clone().ok_or_else(|| failed(&"its cgroup is gone"))?;
-        let (facts, entry) = self.facts(container, &cgroup)?;
+        let (facts, entry) = self.facts(pod, container, &cgroup)?;
         let mut process = spec.process().clone().ok_or_else(|| failed(&"its specification has no process"))?;
         process.set_args(Some(command)).set_terminal(Some(tty));
         let (mut header, mut plan) = compile::process(&spec, &process, &facts).map_err(|cause| failed(&cause))?;
@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// What the plan depends on beside the spec.
-    fn facts(&self, container: &Container, cgroup: &Arc<Cgroup>) -> Result<(HostFacts, Option<OwnedFd>)> {
+    fn facts(&self, pod: &Pod, container: &Container, cgroup: &Arc<Cgroup>) -> Result<(HostFacts, Option<OwnedFd>)> {
         let entry = cgroup.entry().map_err(|cause| NodeError::internal(cgroup.path().as_str(), cause))?;
         let (entry, directory) = match entry {
             Entry::V2(directory) => (CgroupEntry::V2, Some(directory)),
@@ -127,7 +127,7 @@ impl Node {
             cgroup: entry,
             into_cgroup: directory.is_some(),
             cgroup_view: self.cgroup_view(cgroup),
-            pod_namespaces: (libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u32,
+            pod_namespaces: pod_namespaces(pod),
             seccomp: filter,
             ..HostFacts::default()
         };
@@ -150,6 +150,19 @@ impl Node {
             ),
         }
     }
+}
+
+/// `CLONE_NEW*` flags of the namespaces that are the pod's and not the host's.
+fn pod_namespaces(pod: &Pod) -> u32 {
+    let namespaces = &pod.config.security.namespaces;
+    let mut flags = 0;
+    if namespaces.network != NamespaceMode::Node {
+        flags |= libc::CLONE_NEWNET | libc::CLONE_NEWUTS;
+    }
+    if namespaces.ipc != NamespaceMode::Node {
+        flags |= libc::CLONE_NEWIPC;
+    }
+    flags.cast_unsigned()
 }
 
 /// Whether the container's processes go into a PID namespace that is there already: the pod's or another container's.

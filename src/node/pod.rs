@@ -16,6 +16,7 @@ use crate::shim::client::ShimClient;
 pub struct Pod {
     pub id: String,
     pub created_at: i64,
+    pub made_cgroups: Vec<String>,
     pub config: PodConfig,
     /// Operations on a pod run one after the other.
     pub queue: tokio::sync::Mutex<()>,
@@ -42,6 +43,7 @@ impl Pod {
         Self {
             id: record.id,
             created_at: record.created_at,
+            made_cgroups: record.made_cgroups,
             config: record.config,
             queue: tokio::sync::Mutex::default(),
             live: Mutex::default(),

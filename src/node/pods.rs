@@ -50,7 +50,13 @@ impl Node {
             // It failed or has ended, and the caller asks for the very same pod again: it takes its place.
             self.remove_pod(&same.id).await?;
         }
-        let record = PodRecord { version: records::VERSION, id: ids::new_id()?, created_at: ids::now(), config };
+        let record = PodRecord {
+            version: records::VERSION,
+            id: ids::new_id()?,
+            created_at: ids::now(),
+            made_cgroups: launch::missing_cgroups(&self.inner.cgroups, &config.cgroup_parent)?,
+            config,
+        };
         let dir = self.inner.dirs.pod(&record.id);
         records::make_dir(&dir, 0o700).map_err(|cause| NodeError::internal(dir.display(), cause))?;
         records::write(&dir.join("pod.json"), &record)?;
@@ -69,7 +75,7 @@ impl Node {
     /// that it can be removed later.
     async fn undo_pod(&self, pod: &Arc<Pod>) {
         let undone = match self.tear_down(pod).await {
-            Ok(()) => records::remove_tree(&self.inner.dirs.pod(&pod.id)),
+            Ok(()) => self.erase_pod(pod),
             Err(failure) => Err(failure),
         };
         if let Err(failure) = undone {
@@ -166,6 +172,10 @@ impl Node {
     pub async fn stop_pod(&self, id: &str) -> Result<()> {
         let Ok(pod) = self.find_pod(id) else { return Ok(()) };
         let _turn = pod.queue.lock().await;
+        if self.find_pod(&pod.id).is_err() {
+            // It was removed while this waited for its turn.
+            return Ok(());
+        }
         self.stop_in_turn(&pod).await
     }
 
@@ -214,14 +224,29 @@ impl Node {
     pub async fn remove_pod(&self, id: &str) -> Result<()> {
         let Ok(pod) = self.find_pod(id) else { return Ok(()) };
         let _turn = pod.queue.lock().await;
+        if self.find_pod(&pod.id).is_err() {
+            return Ok(());
+        }
         self.stop_in_turn(&pod).await?;
         for container in self.containers_of(&pod.id) {
             self.remove_in_turn(&container).await?;
         }
-        records::remove_tree(&self.inner.dirs.pod(&pod.id))?;
+        self.erase_pod(&pod)?;
         self.forget_pod(&pod.id);
         info!(pod = %pod.label(), id = %pod.id, "pod is removed");
         Ok(())
+    }
+
+    /// Removes what stays of a pod that holds nothing any more: cgroups that it brought, and last its records.
+    fn erase_pod(&self, pod: &Pod) -> Result<()> {
+        for path in &pod.made_cgroups {
+            if let Some(cgroup) = launch::open_cgroup(&self.inner.cgroups, path)
+                && let Err(cause) = cgroup.remove_if_empty()
+            {
+                warn!(pod = %pod.label(), %cause, "a cgroup that the pod brought stays");
+            }
+        }
+        records::remove_tree(&self.inner.dirs.pod(&pod.id))
     }
 
     /// `PodSandboxStatus`: the pod and its containers, the oldest first.

@@ -34,6 +34,8 @@ pub struct PodRecord {
     pub id: String,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
+    /// Cgroups above its containers' that were not there before it, the deepest first: they go with it.
+    pub made_cgroups: Vec<String>,
     pub config: PodConfig,
 }
 

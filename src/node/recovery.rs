@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -21,8 +22,17 @@ use super::types::PodState;
 use super::{exits, launch};
 use crate::network::NetworkRecord;
 use crate::shim::client::{ProcessInfo, ShimClient, ShimError, ShimEvent};
+use crate::shim::protocol::ProcessState;
 
 type Events = mpsc::UnboundedReceiver<ShimEvent>;
+
+/// How often, and with what pause, a stranger's shim is asked to end once its processes were killed.
+const STRANGER_TRIES: u32 = 100;
+const STRANGER_PAUSE: Duration = Duration::from_millis(5);
+
+/// How often, and with what pause, a start under way is waited for.
+const SETTLE_TRIES: u32 = 1000;
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// What an agent found when it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +161,7 @@ impl Node {
             }
         };
         let shim = Arc::new(shim);
-        let processes = shim.list().await.unwrap_or_else(|cause| {
+        let processes = settled(&shim).await.unwrap_or_else(|cause| {
             warn!(pod = %pod.label(), %cause, "the pod's shim does not say what runs");
             Vec::new()
         });
@@ -248,10 +258,8 @@ impl Node {
             found.leftovers += 1;
             warn!(%id, "state of a pod that no record claims is removed");
             let dir = pods_dir.join(&id);
-            if let Ok((shim, _events)) = self.reconnect(&id).await
-                && (shim.shutdown().await.is_err() && shim.kill().is_ok())
-            {
-                let _ = shim.wait_death().await;
+            if let Ok((shim, _events)) = self.reconnect(&id).await {
+                end_stranger(&shim).await;
             }
             if let Err(failure) = launch::unmount_shm(&dir).and_then(|()| records::remove_tree(&dir)) {
                 warn!(%id, %failure, "it could not be removed");
@@ -264,5 +272,35 @@ impl Node {
                 let _ = records::remove(&started.join(&name));
             }
         }
+    }
+}
+
+/// What a shim runs, once nothing is on its way to its program any more: a start that fails leaves nothing to be
+/// told of.
+async fn settled(shim: &ShimClient) -> std::result::Result<Vec<ProcessInfo>, ShimError> {
+    let mut processes = shim.list().await?;
+    for _ in 0..SETTLE_TRIES {
+        if processes.iter().all(|process| process.state != ProcessState::Starting) {
+            break;
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+        processes = shim.list().await?;
+    }
+    Ok(processes)
+}
+
+/// Ends a shim that no record claims, and first what runs in it, so that nothing outlives it even for a moment.
+async fn end_stranger(shim: &ShimClient) {
+    for process in shim.list().await.unwrap_or_default() {
+        let _ = shim.signal(&process.id, libc::SIGKILL).await;
+    }
+    for _ in 0..STRANGER_TRIES {
+        if shim.shutdown().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(STRANGER_PAUSE).await;
+    }
+    if shim.kill().is_ok() {
+        let _ = shim.wait_death().await;
     }
 }

@@ -106,7 +106,6 @@ async fn pods_security() {
         "run_as_user": |r| pod_security(r).run_as_user = id(-1),
         "run_as_user": |r| pod_security(r).run_as_user = id(u32::MAX.into()),
         "run_as_group": |r| pod_security(r).run_as_group = id(1 << 40),
-        "run_as_group": |r| pod_security(r).run_as_user = None,
         "supplemental_groups[1]": |r| pod_security(r).supplemental_groups[1] = -7,
         "supplemental_groups": |r| pod_security(r).supplemental_groups = vec![1; 70_000],
         "supplemental_groups_policy": |r| pod_security(r).supplemental_groups_policy = 2,

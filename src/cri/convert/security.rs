@@ -17,9 +17,7 @@ const IDS: std::ops::RangeInclusive<i64> = 0..=(u32::MAX as i64 - 1);
 pub fn pod_security(s: v1::LinuxSandboxSecurityContext) -> Checked<PodSecurity> {
     let run_as_user = user(s.run_as_user).at("run_as_user")?;
     let run_as_group = user(s.run_as_group).at("run_as_group")?;
-    if run_as_group.is_some() && run_as_user.is_none() {
-        return Err(Invalid::of("run_as_group", "is set without run_as_user"));
-    }
+    // A group without a user is no error here: no process of the pod's own would have it.
     let namespaces = namespaces(s.namespace_options.unwrap_or_default()).at("namespace_options")?;
     if namespaces.pid == NamespaceMode::Target {
         return Err(Invalid::of("namespace_options.pid", "TARGET is for containers only"));

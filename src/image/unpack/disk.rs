@@ -205,12 +205,10 @@ impl<'a> Disk<'a> {
     pub(crate) fn finish_dir(&mut self, tree: &Tree, id: DirId) -> Result<(), UnpackError> {
         self.begin(&tree.path(id));
         let dir = tree.dir(id);
-        // Its descriptor is not needed again.
         self.dir(tree, id)?;
-        let Some((fd, _)) = self.open.remove(&id) else {
-            return Err(UnpackError::disk(&self.path, "open", Errno::BADF));
-        };
-        let fd = fd.as_fd();
+        // Its descriptor is not needed again; that of the root is not ours to close.
+        let closed = self.open.remove(&id);
+        let fd = closed.as_ref().map_or(self.root.as_fd(), |(fd, _)| fd.as_fd());
         if dir.opaque {
             let set = fs::fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty());
             self.told("make the directory opaque", set)?;

@@ -133,14 +133,17 @@ pub fn container(input: &Input<'_>) -> Result<Spec, SpecError> {
         linux = linux.masked_paths(Vec::<String>::new()).readonly_paths(Vec::<String>::new());
     }
     let annotations = input.config.annotations.clone().into_iter().collect::<std::collections::HashMap<_, _>>();
-    Ok(SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.3.0")
         .root(RootBuilder::default().path("rootfs").readonly(security.readonly_rootfs).build()?)
         .process(process)
         .mounts(mounts::all(input)?)
         .annotations(annotations)
         .linux(linux.build()?)
-        .build()?)
+        .build()?;
+    // The pod has its name already; the builder's default would be another one.
+    spec.set_hostname(None).set_domainname(None);
+    Ok(spec)
 }
 
 /// The namespaces that the container gets for itself. Network, UTS and IPC are the pod's: the shim lives in them, and

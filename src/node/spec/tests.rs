@@ -155,6 +155,12 @@ fn a_request_adds_no_limit_that_it_does_not_name() {
 }
 
 #[test]
+fn a_container_never_names_its_pod() {
+    let spec = Case::new().spec();
+    assert_eq!((spec.hostname().as_deref(), spec.domainname().as_deref()), (None, None));
+}
+
+#[test]
 fn capabilities_follow_the_order_of_cri() {
     let bounding = |capabilities: Capabilities, privileged: bool| {
         let mut case = Case::new();

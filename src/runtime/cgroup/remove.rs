@@ -26,6 +26,21 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Removes the cgroup where nothing is in it and nothing below it; elsewhere it stays. For a parent that others may
+    /// use by now.
+    pub fn remove_if_empty(&self) -> Result<()> {
+        for dir in self.host.dirs(&self.path) {
+            match dir.rmdir() {
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(_) if !dir.exists() => {}
+                Err(source) => return Err(CgroupError::Remove { path: dir.path(""), source }),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Removes `dir` and what is below in one hierarchy.
 pub(super) fn remove_tree(dir: Dir<'_>) -> Result<()> {
     if dir.relative.is_empty() {

@@ -1,0 +1,113 @@
+//! Pods on the network, through the CRI socket of a real agent with the built-in bridge.
+
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use orlop::cri::v1;
+use serde_json::json;
+use support::agent::{Agent, in_netns};
+use support::kubelet::{Kubelet, code};
+use support::registry::TestRegistry;
+use tonic::Code;
+
+async fn rig() -> (Agent, TestRegistry, Kubelet) {
+    let registry = TestRegistry::start().expect("docker-registry");
+    let config = json!({ "Cmd": ["httpd", "-f", "-p", "80", "-h", "/var/www"], "Env": ["PATH=/bin"] });
+    let image = support::image::busybox(config).push(&registry, "test/busybox", "1").await;
+    let agent = Agent::start("").await;
+    let mut kubelet = Kubelet::new(&agent, &image).await;
+    kubelet.pull(&image).await.unwrap();
+    (agent, registry, kubelet)
+}
+
+/// What an HTTP server says, as soon as it says something.
+async fn get(url: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let output = Command::new("/bin/busybox").args(["wget", "-T", "2", "-q", "-O", "-", url]).output().unwrap();
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        assert!(Instant::now() < deadline, "{url}: {}", String::from_utf8_lossy(&output.stderr));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn pods_reach_each_other_and_the_host_reaches_them() {
+    in_netns(|| async {
+        let (_agent, _registry, mut kubelet) = rig().await;
+        let mut pods = Vec::new();
+        for name in ["one", "two"] {
+            let config = kubelet.pod(name);
+            let pod = kubelet.run_pod(&config).await.unwrap();
+            let spec = kubelet.container("web", &[]);
+            let id = kubelet.run(&pod, spec, &config).await.unwrap();
+            let ip = kubelet.pod_status(&pod).await.unwrap().status.unwrap().network.unwrap().ip;
+            pods.push((pod, id, ip));
+        }
+        assert_ne!(pods[0].2, pods[1].2);
+        assert_eq!(get(&format!("http://{}/", pods[0].2)).await, "hello from orlop\n");
+        let fetch = format!("wget -T 2 -q -O - http://{}/", pods[1].2);
+        assert_eq!(kubelet.sh(&pods[0].1, &fetch).await, "hello from orlop");
+        let request = v1::PodSandboxStatsRequest { pod_sandbox_id: pods[0].0.clone() };
+        let stats = kubelet.runtime.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
+        let interface = stats.linux.unwrap().network.unwrap().default_interface.unwrap();
+        assert_eq!(interface.name, "eth0");
+        assert!(interface.rx_bytes.unwrap().value > 100 && interface.tx_bytes.unwrap().value > 100);
+        for (pod, ..) in pods {
+            kubelet.end_pod(&pod).await;
+        }
+    });
+}
+
+#[test]
+fn host_ports_lead_to_the_pod_and_belong_to_one_pod() {
+    in_netns(|| async {
+        let (mut agent, _registry, mut kubelet) = rig().await;
+        let mut config = kubelet.pod("port");
+        config.port_mappings = vec![v1::PortMapping { container_port: 80, host_port: 8080, ..Default::default() }];
+        let pod = kubelet.run_pod(&config).await.unwrap();
+        let spec = kubelet.container("web", &[]);
+        let id = kubelet.run(&pod, spec, &config).await.unwrap();
+        // By the bridge's address, which is the host's.
+        assert_eq!(get("http://10.88.0.1:8080/").await, "hello from orlop\n");
+        let mut other = kubelet.pod("clash");
+        other.port_mappings = config.port_mappings.clone();
+        let clash = kubelet.run_pod(&other).await.unwrap_err();
+        assert!(clash.message().contains("8080"), "{clash}");
+        agent.restart().await;
+        kubelet.reconnect(&agent).await;
+        assert_eq!(get("http://10.88.0.1:8080/").await, "hello from orlop\n");
+        assert!(kubelet.run_pod(&other).await.is_err(), "a restart forgets no port");
+        assert_eq!(kubelet.sh(&id, "echo ok").await, "ok");
+        kubelet.end_pod(&pod).await;
+        let pod = kubelet.run_pod(&other).await.unwrap();
+        kubelet.end_pod(&pod).await;
+    });
+}
+
+#[test]
+fn a_node_without_a_network_says_so_and_runs_pods_in_that_of_the_host() {
+    in_netns(|| async {
+        let registry = TestRegistry::start().expect("docker-registry");
+        let config = json!({ "Cmd": ["sleep", "1000"], "Env": ["PATH=/bin"] });
+        let image = support::image::busybox(config).push(&registry, "test/busybox", "1").await;
+        let agent = Agent::start_with("kind = \"cni\"\n[network.cni]\nconf_dir = \"/nonexistent/net.d\"").await;
+        let mut kubelet = Kubelet::new(&agent, &image).await;
+        let status = kubelet.runtime.status(v1::StatusRequest::default()).await.unwrap().into_inner().status.unwrap();
+        let condition = |kind: &str| status.conditions.iter().find(|one| one.r#type == kind).unwrap();
+        assert!(condition("RuntimeReady").status);
+        assert!(!condition("NetworkReady").status);
+        assert_eq!(condition("NetworkReady").reason, "NetworkPluginNotReady");
+        let config = kubelet.pod("refused");
+        assert_eq!(code(kubelet.run_pod(&config).await), Code::Unavailable);
+        let mut config = kubelet.pod("host");
+        let linux = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        linux.namespace_options.as_mut().unwrap().network = v1::NamespaceMode::Node.into();
+        let pod = kubelet.run_pod(&config).await.unwrap();
+        kubelet.end_pod(&pod).await;
+    });
+}
