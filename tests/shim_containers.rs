@@ -2,6 +2,8 @@
 //! A real shim with real containers: starts, ends, signals, execs, and an agent that comes and goes.
 
 mod shim_support;
+#[path = "shim_support/sys.rs"]
+mod sys;
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +11,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use orlop::runtime::execute::Stage;
-use orlop::shim::client::{ContainerIo, ExecIo, ShimEventKind};
+use orlop::shim::client::{
+    ContainerIo, ExecIo, NamespaceSource, SetupRequest, ShimEventKind, ShmSource, detached_mounts_can_be_cloned,
+};
 use orlop::shim::protocol::{ExitRecord, ExitStatus, FailureKind, ProcessState};
 use shim_support::container::*;
 use shim_support::*;
@@ -316,6 +320,106 @@ async fn orphans_are_reaped_and_do_not_hold_an_exit_back() {
     }
 }
 
+/// Sets a pod up with this /dev/shm, and lets one container leave there what another finds.
+async fn share_memory(shm: ShmSource<'_>) -> String {
+    let mut pod = Pod::bare();
+    let plain = pod.plain();
+    pod.set_up(SetupRequest { shm, ipc: NamespaceSource::New, ..plain.request() }).await;
+    Box1::shell("echo shared > /dev/shm/x").shm().run(&pod, "c1").await;
+    assert_eq!(exit(&mut pod).await, ("c1".into(), ExitStatus::Code(0), true));
+    // It is the pod's, so it is there still; and what the first container did to its mount is not.
+    Box1::shell("cat /dev/shm/x; ls -ld /dev/shm; cat /proc/self/mountinfo").shm().run(&pod, "c2").await;
+    assert_eq!(exit(&mut pod).await, ("c2".into(), ExitStatus::Code(0), true));
+    let text = records(&pod.path("c2.log")).join("\n");
+    assert!(text.starts_with("stdout F shared\nstdout F drwxrwxrwt"), "{text}");
+    pod.client.shutdown().await.unwrap();
+    text.lines().find(|line| line.contains(" /dev/shm ")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn containers_share_memory_that_is_mounted_nowhere() {
+    if !busybox() {
+        return;
+    }
+    if !detached_mounts_can_be_cloned() {
+        eprintln!("skipped: this kernel cannot clone a mount that is attached nowhere");
+        return;
+    }
+    let line = share_memory(ShmSource::New).await;
+    assert!(line.contains("rw,nosuid,nodev,noexec") && line.contains("tmpfs shm rw,size=65536k"), "{line}");
+}
+
+/// As it is done where the kernel is older: the agent mounts it. In a mount namespace of its own here.
+#[test]
+fn containers_share_memory_that_the_agent_mounted() {
+    if !busybox() {
+        return;
+    }
+    let alone = std::thread::spawn(|| {
+        let own = std::path::Path::new("/proc/thread-self/ns/mnt");
+        let before = own.read_link().unwrap();
+        sys::unshare_mounts();
+        assert_ne!(own.read_link().unwrap(), before);
+        let directory = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::NOSUID;
+        rustix::mount::mount("agents", directory.path(), "tmpfs", flags, c"mode=1777,size=1m").unwrap();
+        let mount = open_dir(directory.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let line = runtime.block_on(share_memory(ShmSource::Mount(mount.as_fd())));
+        assert!(line.contains("tmpfs agents rw,size=1024k"), "{line}");
+        drop(mount);
+        rustix::mount::unmount(directory.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    });
+    alone.join().unwrap();
+}
+
+/// A kernel that kills what is cloned into a cgroup that was once killed, or the OOM killer at a bad moment: the program
+/// never ran, so this must not look like a container that did.
+#[tokio::test]
+async fn a_process_killed_on_its_way_is_a_failed_start() {
+    if !busybox() {
+        return;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let Some(root) = mounts.lines().find_map(|line| line.strip_prefix("cgroup2 ")?.split(' ').next()) else {
+        eprintln!("skipped: no cgroup v2 is mounted");
+        return;
+    };
+    let cgroup = std::path::Path::new(root).join(format!("orlop-shim-test-{}", std::process::id()));
+    std::fs::create_dir(&cgroup).unwrap();
+    let killed = std::fs::write(cgroup.join("cgroup.kill"), "1");
+    let pod = Pod::new().await;
+    let mut container = Box1::shell("sleep 1000");
+    container.header.into_cgroup = true;
+    let directory = open_dir(&cgroup);
+    let plan = orlop::runtime::plan::Plan::Launch(Box::new(container.plan.clone())).encode().unwrap();
+    let (header, io) = (&container.header, ContainerIo::Pipes { log: None, stdin: false });
+    let request = orlop::shim::client::StartRequest {
+        id: "c1",
+        header,
+        plan: &plan,
+        cgroup: Some(directory.as_fd()),
+        pid_of: None,
+        io,
+        shm: false,
+    };
+    let result = pod.client.start(request).await;
+    match &result {
+        Err(error) => {
+            assert_eq!(error.start_stage(), Some(Stage::Execute));
+            assert!(error.to_string().contains("it ended (signal 9) before its program ran"), "{error}");
+            assert_eq!(pod.client.list().await.unwrap(), []);
+        }
+        Ok(started) => {
+            eprintln!("skipped: this kernel ({killed:?}) does not kill what is cloned into a killed cgroup");
+            let inside = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+            assert_eq!(inside.trim(), started.pid.to_string());
+            pod.client.signal("c1", libc::SIGKILL).await.unwrap();
+        }
+    }
+    until(|| std::fs::remove_dir(&cgroup).is_ok()).await;
+}
+
 #[tokio::test]
 async fn containers_share_the_pid_namespace_of_the_pod() {
     if !busybox() {
@@ -323,7 +427,7 @@ async fn containers_share_the_pid_namespace_of_the_pod() {
     }
     let mut pod = Pod::bare();
     let plain = pod.plain();
-    pod.set_up(orlop::shim::client::SetupRequest { pod_pid: true, ..plain.request() }).await;
+    pod.set_up(SetupRequest { pod_pid: true, ..plain.request() }).await;
     let joins = |script: &str| {
         let mut container = Box1::shell(script);
         container.header.clone_flags = libc::CLONE_NEWNS as u64;

@@ -7,6 +7,7 @@
 
 pub mod protocol;
 pub mod server;
+pub mod text;
 pub mod wire;
 
 mod log;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::runtime::execute::Stage;
 use crate::runtime::plan::SpawnHeader;
+use crate::shim::text::Text;
 
 /// Version of this protocol, in [`Hello::version`]. It changes only if the rules above have to be broken.
 pub const VERSION: u16 = 1;
@@ -153,7 +154,7 @@ pub struct Spawn<'a> {
     pub io: Io,
     /// [`SpawnFds`].
     pub fds: u32,
-    /// Hand a clone of the pod's /dev/shm to the executor.
+    /// The plan has a [`MountSource::Attached`](crate::runtime::plan::MountSource): a clone of the pod's /dev/shm.
     pub shm: bool,
 }
 
@@ -389,49 +390,17 @@ impl ExitRecord {
         Some(Self { status, started_at: number("started")?, finished_at: number("finished")? })
     }
 
-    /// The line that [`parse`](Self::parse) reads, at the start of `buffer`.
-    pub fn write(self, buffer: &mut [u8; 96]) -> &[u8] {
-        let mut line = Line { buffer, used: 0 };
+    /// The line that [`parse`](Self::parse) reads.
+    pub fn line(self) -> Text<96> {
         let (word, number) = match self.status {
             ExitStatus::Code(code) => ("code ", code),
             ExitStatus::Signal(signal) => ("signal ", signal),
         };
-        line.text(word).number(number.into());
-        line.text(" started ").number(self.started_at);
-        line.text(" finished ").number(self.finished_at).text("\n");
-        let used = line.used;
-        &buffer[..used]
-    }
-}
-
-/// Text in a fixed buffer, without `core::fmt` and its pages. What does not fit is cut.
-struct Line<'a> {
-    buffer: &'a mut [u8; 96],
-    used: usize,
-}
-
-impl Line<'_> {
-    fn text(&mut self, text: &str) -> &mut Self {
-        let room = &mut self.buffer[self.used..];
-        let n = text.len().min(room.len());
-        room[..n].copy_from_slice(&text.as_bytes()[..n]);
-        self.used += n;
-        self
-    }
-
-    fn number(&mut self, mut number: u64) -> &mut Self {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        let text = std::str::from_utf8(&digits[at..]).unwrap_or_default();
-        self.text(text)
+        let mut line = Text::new();
+        line.add(word).number(number.into());
+        line.add(" started ").number(self.started_at);
+        line.add(" finished ").number(self.finished_at).add("\n");
+        line
     }
 }
 

@@ -95,6 +95,13 @@ impl Box1 {
         Self { rootfs, header, plan }
     }
 
+    /// With the pod's /dev/shm.
+    pub fn shm(mut self) -> Self {
+        let (target, source) = (b"/dev/shm".to_vec(), MountSource::Attached);
+        self.plan.mounts.push(MountStep::Mount(MountPlan { target, source, ..MountPlan::default() }));
+        self
+    }
+
     pub fn terminal(mut self) -> Self {
         self.plan.process.terminal = Some(TerminalPlan { rows: 24, columns: 80 });
         self
@@ -107,8 +114,10 @@ impl Box1 {
     pub async fn start(&self, pod: &Pod, id: &str, io: ContainerIo<'_>) -> Result<Started, ShimError> {
         pod.keep(&self.rootfs);
         let plan = Plan::Launch(Box::new(self.plan.clone())).encode().unwrap();
-        let request =
-            StartRequest { id, header: &self.header, plan: &plan, cgroup: None, pid_of: None, io, shm: false };
+        let attached =
+            |step: &MountStep| matches!(step, MountStep::Mount(mount) if mount.source == MountSource::Attached);
+        let shm = self.plan.mounts.iter().any(attached);
+        let request = StartRequest { id, header: &self.header, plan: &plan, cgroup: None, pid_of: None, io, shm };
         pod.client.start(request).await
     }
 

@@ -80,7 +80,7 @@ pub struct StartRequest<'a> {
     /// The container of this pod whose PID namespace the header's `join_pid_namespace` means; `None`: the pod's.
     pub pid_of: Option<&'a str>,
     pub io: ContainerIo<'a>,
-    /// The plan has a mount of the pod's /dev/shm.
+    /// The plan has a [`MountSource::Attached`](crate::runtime::plan::MountSource): the pod's /dev/shm.
     pub shm: bool,
 }
 

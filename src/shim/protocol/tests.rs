@@ -76,13 +76,11 @@ fn sysctls_come_back_in_order() {
 #[test]
 fn an_exit_record_is_one_readable_line() {
     let record = ExitRecord { status: ExitStatus::Code(7), started_at: 0, finished_at: 1_800_000_000_123_456_789 };
-    let mut buffer = [0; 96];
-    let line = std::str::from_utf8(record.write(&mut buffer)).unwrap().to_owned();
+    let line = record.line().as_str().to_owned();
     assert_eq!(line, "code 7 started 0 finished 1800000000123456789\n");
     assert_eq!(ExitRecord::parse(&line), Some(record));
     let killed = ExitRecord { status: ExitStatus::Signal(9), started_at: u64::MAX, finished_at: u64::MAX };
-    let line = std::str::from_utf8(killed.write(&mut buffer)).unwrap();
-    assert_eq!(ExitRecord::parse(line), Some(killed));
+    assert_eq!(ExitRecord::parse(killed.line().as_str()), Some(killed));
     for bad in ["", "code", "code x", "code 1", "code 300 started 1 finished 2", "code 1 finished 2 started 1"] {
         assert_eq!(ExitRecord::parse(bad), None, "{bad}");
     }

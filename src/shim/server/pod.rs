@@ -12,6 +12,7 @@ use crate::shim::protocol::{
     ExitStatus, Failure, FailureKind, MAX_FDS, Reply, Setup, SetupFds, SetupFlags, decode_sysctls,
 };
 use crate::shim::sys;
+use crate::shim::text::Text;
 use crate::shim::wire::Fds;
 
 /// As all runtimes have it; more is for a volume.
@@ -211,31 +212,14 @@ fn set_oom_score_adj(wanted: Option<i16>) -> i16 {
     const PATH: &str = "/proc/self/oom_score_adj";
     let Ok(file) = rustix::fs::open(PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return 0 };
     if let Some(wanted) = wanted {
-        let mut text = [0; 8];
+        let mut text = Text::<8>::new();
+        text.add(if wanted < 0 { "-" } else { "" }).number(wanted.unsigned_abs().into());
         // Not permitted: it stays what it is, and the caller is told.
-        let _ = rustix::io::write(&file, decimal(wanted, &mut text));
+        let _ = rustix::io::write(&file, text.as_str().as_bytes());
     }
     let mut text = [0; 8];
     let n = rustix::io::pread(&file, &mut text, 0).unwrap_or(0);
     std::str::from_utf8(&text[..n]).ok().and_then(|text| text.trim_end().parse().ok()).unwrap_or(0)
-}
-
-fn decimal(number: i16, text: &mut [u8; 8]) -> &[u8] {
-    let mut rest = number.unsigned_abs();
-    let mut at = text.len();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        at -= 1;
-        text[at] = b'-';
-    }
-    &text[at..]
 }
 
 fn new_shm() -> rustix::io::Result<OwnedFd> {

@@ -1,15 +1,16 @@
 //! The ends of processes.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, WaitStatus, waitid};
+use rustix::process::{WaitOptions, WaitStatus};
 
 use super::{Server, TURN, Token, now};
-use crate::runtime::execute::{Notice, Report, Stage, never_executed, read_status};
+use crate::runtime::execute::{Notice, Report, Stage, read_status};
 use crate::shim::log::{Stream, StreamName};
 use crate::shim::protocol::{EXIT_SUFFIX, Event, ExitRecord, ExitStatus, Io, MAX_ID, ProcessState, ToAgent};
 use crate::shim::sys;
+use crate::shim::text::Text;
 
 impl Server {
     /// Some child ended, perhaps several: those of the table, the pod's init, and orphans of containers without a PID
@@ -55,7 +56,7 @@ impl Server {
         }
     }
 
-    fn on_console(&mut self, index: usize, console: std::os::fd::OwnedFd) {
+    fn on_console(&mut self, index: usize, console: OwnedFd) {
         let Some(slot) = self.table.get_mut(index) else { return };
         if slot.io != Io::Terminal {
             slot.console = Some(console);
@@ -88,10 +89,8 @@ impl Server {
     fn on_started(&mut self, index: usize) {
         self.end_status(index);
         let Some(slot) = self.table.get_mut(index) else { return };
-        if let Some(signal) = slot.pidfd.as_ref().and_then(|pidfd| killed_by(pidfd.as_fd()))
-            && never_executed(slot.pid).unwrap_or(false)
-        {
-            slot.failure = Some(Box::new(killed_early(signal)));
+        if never_executed(slot.pid) {
+            // How it ended is known when it is reaped.
             return;
         }
         slot.started_at = now();
@@ -114,7 +113,6 @@ impl Server {
         let Some(index) = self.table.find_pid(pid) else { return };
         let Some(slot) = self.table.get_mut(index) else { return };
         if slot.state() == ProcessState::Starting && slot.failure.is_none() {
-            // Its status never ended, so some process that it left behind holds it.
             slot.failure = Some(Box::new(ended_early(status)));
         }
         slot.exit = Some(status);
@@ -141,13 +139,11 @@ impl Server {
     fn record(&mut self, index: usize) {
         let (Some(slot), Some(pod)) = (self.table.get(index), &self.pod) else { return };
         let Some(status) = slot.exit.filter(|_| !slot.is_exec() || self.agent.is_none()) else { return };
-        let mut text = [0; 96];
         let record = ExitRecord { status, started_at: slot.started_at, finished_at: slot.finished_at };
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let written = with_record_name(slot.id.as_str(), |name| {
-            let file = rustix::fs::openat(pod.state(), name, flags, Mode::RUSR | Mode::WUSR)?;
-            rustix::io::write(file, record.write(&mut text))
-        });
+        let name = record_name(slot.id.as_str());
+        let written = rustix::fs::openat(pod.state(), name.as_str(), flags, Mode::RUSR | Mode::WUSR)
+            .and_then(|file| rustix::io::write(file, record.line().as_str().as_bytes()));
         // Without it the exit is still in the table.
         if written.is_ok()
             && let Some(slot) = self.table.get_mut(index)
@@ -160,19 +156,17 @@ impl Server {
         let (Some(slot), Some(pod)) = (self.table.get(index), &self.pod) else { return };
         if slot.recorded {
             // The directory goes with the pod.
-            let _ =
-                with_record_name(slot.id.as_str(), |name| rustix::fs::unlinkat(pod.state(), name, AtFlags::empty()));
+            let name = record_name(slot.id.as_str());
+            let _ = rustix::fs::unlinkat(pod.state(), name.as_str(), AtFlags::empty());
         }
     }
 }
 
-/// `<id>.exit`, without an allocation.
-fn with_record_name<T>(id: &str, use_it: impl FnOnce(&[u8]) -> T) -> T {
-    let mut name = [0; MAX_ID + EXIT_SUFFIX.len()];
-    name[..id.len()].copy_from_slice(id.as_bytes());
-    let length = id.len() + EXIT_SUFFIX.len();
-    name[id.len()..length].copy_from_slice(EXIT_SUFFIX.as_bytes());
-    use_it(&name[..length])
+/// `<id>.exit`.
+fn record_name(id: &str) -> Text<{ MAX_ID + EXIT_SUFFIX.len() }> {
+    let mut name = Text::new();
+    name.add(id).add(EXIT_SUFFIX);
+    name
 }
 
 fn exit_status(status: WaitStatus) -> ExitStatus {
@@ -182,18 +176,22 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
     }
 }
 
-/// The signal that killed a process that is dead but not yet reaped.
-fn killed_by(pidfd: BorrowedFd<'_>) -> Option<i32> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    waitid(WaitId::PidFd(pidfd), options).ok().flatten().as_ref().and_then(WaitIdStatus::terminating_signal)
-}
-
-fn killed_early(signal: i32) -> Notice {
-    Notice {
-        stage: Stage::Execute,
-        errno: 0,
-        detail: format!("it was killed by signal {signal} before its program ran"),
-    }
+/// Whether a process, that may be dead but is not reaped, has not come to its program. Its status socket ends when the
+/// program is executed, but also when it is killed before that: by the OOM killer, or by a kernel that kills whatever is
+/// cloned into a cgroup that `cgroup.kill` was ever written to.
+fn never_executed(pid: i32) -> bool {
+    /// From include/linux/sched.h: forked but did not exec.
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let mut path = Text::<32>::new();
+    path.add("/proc/").number(pid as u64).add("/stat");
+    let mut stat = [0; 256];
+    let read = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(file, &mut stat));
+    // The name in parentheses may hold anything; flags are the seventh field after it.
+    let stat = &stat[..read.unwrap_or(0)];
+    let fields = stat.iter().rposition(|&b| b == b')').and_then(|end| std::str::from_utf8(&stat[end + 1..]).ok());
+    let flags = fields.and_then(|fields| fields.split_ascii_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_FORKNOEXEC != 0)
 }
 
 fn ended_early(status: ExitStatus) -> Notice {

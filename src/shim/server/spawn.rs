@@ -48,15 +48,15 @@ impl Server {
         if spawn.header.join_pid_namespace && target.or(pid_namespace).is_none() {
             return Err(refuse(FailureKind::NotRunning, "the pod has no PID namespace, or its init is dead"));
         }
-        let _shm = if spawn.shm { pod.clone_shm().map_err(failed("clone the mount of /dev/shm"))? } else { None };
+        let shm = if spawn.shm { pod.clone_shm().map_err(failed("clone the mount of /dev/shm"))? } else { None };
         let null = self.null.as_fd();
         let stdio = Stdio3 {
             stdin: streams.stdin.as_ref().map_or(null, AsFd::as_fd),
             stdout: streams.stdout.as_ref().map_or(null, AsFd::as_fd),
             stderr: streams.stderr.as_ref().map_or(null, AsFd::as_fd),
         };
-        let attached =
-            Attached { cgroup_dir: cgroup.as_ref().map(AsFd::as_fd), pid_namespace, target, ..Attached::default() };
+        let (cgroup_dir, shm) = (cgroup.as_ref().map(AsFd::as_fd), shm.as_ref().map(AsFd::as_fd));
+        let attached = Attached { cgroup_dir, pid_namespace, target, shm, ..Attached::default() };
         let spawned = execute::spawn(&spawn.header, plan.as_fd(), stdio, attached).map_err(failed("fork"))?;
 
         let target = Id::new(spawn.target).unwrap_or(Id::NONE);

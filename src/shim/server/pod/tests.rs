@@ -11,12 +11,3 @@ fn sysctls_belong_to_namespaces() {
         assert_eq!(namespace_of(hosts), 0, "{hosts}");
     }
 }
-
-#[test]
-fn numbers_are_written_out() {
-    let text = |number| String::from_utf8(decimal(number, &mut [0; 8]).to_vec()).unwrap();
-    assert_eq!(
-        (text(0), text(-998), text(1000), text(i16::MIN)),
-        ("0".into(), "-998".into(), "1000".into(), "-32768".into())
-    );
-}
