@@ -76,30 +76,29 @@ struct Overlay<'a> {
 impl Overlay<'_> {
     /// Mounted over its own upper directory: that is a place that surely exists, and nobody sees it there.
     fn mount(&self) -> Step<OwnedFd> {
-        match self.new_api()? {
-            Some(tree) => {
+        match self.new_api() {
+            Ok(tree) => {
                 move_mount(&tree, "", CWD, self.upper, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                     .at(Stage::Root, || format!("attach the overlay to {}", show(self.upper)))?;
                 Ok(tree)
             }
-            None => self.old_api(),
+            // Before 6.8 there is no `lowerdir+`. Where that is not the reason, the first refusal is the better one.
+            Err(refusal) if refusal.errno == libc::EINVAL => self.old_api().or(Err(refusal)),
+            Err(refusal) => Err(refusal),
         }
     }
 
-    /// Layer by layer; `None` where the kernel does not know `lowerdir+` (before 6.8).
-    fn new_api(&self) -> Step<Option<OwnedFd>> {
+    /// Layer by layer, so that there may be many, with long paths.
+    fn new_api(&self) -> Step<OwnedFd> {
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
             .at(Stage::Root, || "the kernel has no overlay file system".into())?;
         let failed = |what: String| format!("overlay: {}", complaint(fs.as_fd(), &what));
         fsconfig_set_string(&fs, "source", "overlay").at(Stage::Root, || failed("source".into()))?;
         // Descriptors of what has too long a path for fsconfig(2); open until the mount is made.
         let mut held = Vec::new();
-        for (n, lower) in self.lowers.iter().enumerate() {
+        for lower in self.lowers {
             let path = short(lower, &mut held)?;
-            match fsconfig_set_string(&fs, "lowerdir+", path) {
-                Err(Errno::INVAL) if n == 0 => return Ok(None),
-                set => set.at(Stage::Root, || failed(format!("layer {}", show(lower))))?,
-            }
+            fsconfig_set_string(&fs, "lowerdir+", path).at(Stage::Root, || failed(format!("layer {}", show(lower))))?;
         }
         for (key, path) in [("upperdir", self.upper), ("workdir", self.work)] {
             let short = short(path, &mut held)?;
@@ -116,9 +115,7 @@ impl Overlay<'_> {
             set.at(Stage::Root, || failed(format!("option {}", show(key))))?;
         }
         fsconfig_create(&fs).at(Stage::Root, || failed(self.refused()))?;
-        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-            .at(Stage::Root, || failed("mount".into()))
-            .map(Some)
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).at(Stage::Root, || failed("mount".into()))
     }
 
     /// Why the whole may have been refused, where the kernel says it to its log only.
