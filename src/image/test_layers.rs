@@ -28,7 +28,7 @@ impl Head {
         let mut head = Self([0; 512]);
         head.0[257..265].copy_from_slice(b"ustar\x0000");
         head.0[156] = flag;
-        head.put(0, name.as_bytes())
+        head.put(0, &name.as_bytes()[..name.len().min(100)])
             .octal(100, 8, if flag == b'5' { 0o755 } else { 0o644 })
             .octal(108, 8, 0)
             .octal(116, 8, 0);

@@ -206,9 +206,7 @@ impl<'a> Disk<'a> {
         self.begin(&tree.path(id));
         let dir = tree.dir(id);
         self.dir(tree, id)?;
-        // Its descriptor is not needed again; that of the root is not ours to close.
-        let closed = self.open.remove(&id);
-        let fd = closed.as_ref().map_or(self.root.as_fd(), |(fd, _)| fd.as_fd());
+        let Some(fd) = self.kept(id) else { return Err(UnpackError::disk(&self.path, "open", Errno::BADF)) };
         if dir.opaque {
             let set = fs::fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty());
             self.told("make the directory opaque", set)?;

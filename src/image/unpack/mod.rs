@@ -84,3 +84,6 @@ pub struct Expected {
     /// Of the uncompressed tar, as the config has it.
     pub diff_id: Digest,
 }
+
+#[cfg(test)]
+mod hostile_tests;

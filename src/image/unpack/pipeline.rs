@@ -377,7 +377,3 @@ impl Read for Pipe {
         Ok(len)
     }
 }
-
-#[cfg(test)]
-#[path = "pipeline_tests.rs"]
-mod tests;
