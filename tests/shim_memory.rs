@@ -3,9 +3,9 @@
 
 mod shim_support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use orlop::shim::client::{ExecIo, ShimEventKind};
+use orlop::shim::client::{ExecIo, NamespaceSource, SetupRequest, ShimEventKind};
 use shim_support::container::*;
 use shim_support::*;
 
@@ -36,11 +36,20 @@ async fn fifty_idle_shims_are_small() {
     if !busybox() {
         return;
     }
-    let mut pods = Vec::new();
+    let (mut pods, mut spawned, mut ready) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..PODS {
-        let pod = Pod::new().await;
+        let start = Instant::now();
+        let pod = Pod::bare();
+        spawned.push(start.elapsed());
+        pod.set_up(SetupRequest { ipc: NamespaceSource::New, uts: NamespaceSource::New, ..pod.plain().request() })
+            .await;
+        ready.push(start.elapsed());
         pod.client.list().await.unwrap();
         pods.push(pod);
+    }
+    for (what, mut times) in [("spawned", spawned), ("set up", ready)] {
+        times.sort();
+        println!("a shim is {what} after: best {:?}, p50 {:?}, p95 {:?}", times[0], times[PODS / 2], times[PODS * 95 / 100]);
     }
     let empty = measure("without containers", &pods).await;
 
