@@ -252,8 +252,8 @@ fn a_restart_keeps_pods_and_removes_the_rest() {
         serving.join().unwrap();
         assert!(call_tcp(&far, "192.0.2.1:8081".parse().unwrap()).is_err());
         // Nobody claims the other pod's link: it goes though its namespace is held.
+        eventually("it is gone", || inside(&lost.netns, || ip("-o link show type veth")).is_empty()).await;
         eventually("only the pool and one pod", || pod_links() == 4 + 1).await;
-        assert_eq!(inside(&lost.netns, || ip("-o link show type veth")), "");
         let mut addresses = HashSet::from([primary(&kept), dead_record.ips[0]]);
         for number in 0..10 {
             assert!(addresses.insert(primary(&pod(&network, &number.to_string(), &[]).await)));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::cni::CniError;
 use super::netlink::NetlinkError;
 use super::{NotReady, Protocol};
 
@@ -40,6 +41,9 @@ pub enum NetworkError {
     /// A file of ours cannot be read or written.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// A CNI plugin or configuration is at fault.
+    #[error(transparent)]
+    Cni(#[from] CniError),
     /// The thread that makes namespaces is gone.
     #[error("the network thread has ended; restart the agent")]
     ThreadGone,

@@ -64,3 +64,26 @@ fn bind(path: &Path) -> Result<(), NetworkError> {
         NetworkError::kernel(format!("pinning the network namespace at {}", path.display()), error)
     })
 }
+/// Undoes a pin; one that is half done or gone already is fine.
+pub(super) fn unpin(path: &Path) -> Result<(), NetworkError> {
+    use rustix::io::Errno;
+    // An interrupted predecessor may have bound twice.
+    loop {
+        match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW)
+        {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(error) => return Err(NetworkError::file(path)(error.into())),
+        }
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NetworkError::file(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path is a pinned namespace.
+pub(super) fn is_pin(path: &Path) -> bool {
+    const NSFS_MAGIC: u32 = 0x6e73_6673;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u32 == NSFS_MAGIC)
+}

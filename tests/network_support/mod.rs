@@ -1,6 +1,8 @@
 //! Private network namespaces for tests: nothing here touches the machine's own network.
 #![allow(dead_code)]
 
+pub mod plugins;
+
 use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
@@ -17,10 +19,14 @@ use orlop::network::{
 
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs a test on a thread of its own, in a network namespace of its own with loopback up.
+/// Runs a test on a thread of its own, in a network namespace of its own with loopback up, and in a mount
+/// namespace of its own.
 pub fn private<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests run as root");
+        // Pinned namespaces are mounts; those of a failed test go with its mount namespace.
+        let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
         ip("link set lo up");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());

@@ -248,6 +248,15 @@ impl Worker {
             if state.stop || !state.recovered {
                 return;
             }
+            // Somebody came while one was made for the pool.
+            if state.waiters.front().is_some_and(|waiter| waiter.given.is_none())
+                && let Some(prepared) = state.ready.pop_front()
+                && let Some(waiter) = state.waiters.pop_front()
+            {
+                drop(state);
+                drop(waiter.reply.send(Ok(prepared)));
+                continue;
+            }
             let wanted = !state.waiters.is_empty() || state.ready.len() < self.shared.config.pool_size;
             if !wanted || (state.waiters.is_empty() && self.repair_at.is_some()) {
                 return;
@@ -256,6 +265,15 @@ impl Worker {
                 Ok(address) => address,
                 // Addresses that are about to come back are waited for.
                 Err(_) if state.addresses.next_deadline().is_some() => return,
+                // A given namespace cannot be served from the pool, but its address can.
+                Err(_) if !state.waiters.is_empty() && !state.ready.is_empty() => {
+                    let spare = state.ready.pop_front();
+                    drop(state);
+                    drop(spare);
+                    return;
+                }
+                // A full pool of a small subnet is no problem as long as nobody waits.
+                Err(_) if state.waiters.is_empty() => return,
                 Err(error) => {
                     drop(state);
                     self.refuse_waiters(error);
