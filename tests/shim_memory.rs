@@ -49,7 +49,12 @@ async fn fifty_idle_shims_are_small() {
     }
     for (what, mut times) in [("spawned", spawned), ("set up", ready)] {
         times.sort();
-        println!("a shim is {what} after: best {:?}, p50 {:?}, p95 {:?}", times[0], times[PODS / 2], times[PODS * 95 / 100]);
+        println!(
+            "a shim is {what} after: best {:?}, p50 {:?}, p95 {:?}",
+            times[0],
+            times[PODS / 2],
+            times[PODS * 95 / 100]
+        );
     }
     let empty = measure("without containers", &pods).await;
 

@@ -102,15 +102,15 @@ impl Node {
         }
         for container in self.containers_of(&pod.id) {
             if matches!(container.phase(), Phase::Running { .. } | Phase::Starting) {
-                self.end_without_shim(pod, &container).await;
+                self.end_without_shim(&container, Some(pod)).await;
             }
         }
     }
 
     /// Ends what is left of a container whose shim is gone, and records what is known of its end.
-    pub(super) async fn end_without_shim(&self, pod: &Arc<Pod>, container: &Arc<Container>) {
+    pub(super) async fn end_without_shim(&self, container: &Arc<Container>, pod: Option<&Arc<Pod>>) {
         self.kill_cgroup(container).await;
-        let exit = match self.exit_left_behind(pod, container) {
+        let exit = match pod.and_then(|pod| self.exit_left_behind(pod, container)) {
             Some(exit) => exit,
             None => lost(container, "the pod's shim died"),
         };

@@ -82,6 +82,29 @@ pub(super) fn open_cgroup(host: &Host, path: &str) -> Option<Cgroup> {
     host.open(&CgroupPath::new(path).ok()?).ok()
 }
 
+/// Paths of cgroups that have one of these names, wherever they are, each once.
+pub(super) fn cgroups_named(host: &Host, names: &[String]) -> Vec<String> {
+    let mut found = std::collections::BTreeSet::new();
+    for mount in host.mounts() {
+        let mut next = vec![mount.to_path_buf()];
+        while let Some(dir) = next.pop() {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                let path = entry.path();
+                if names.iter().any(|name| entry.file_name() == name.as_str())
+                    && let Ok(below) = path.strip_prefix(mount)
+                {
+                    found.insert(format!("/{}", below.display()));
+                }
+                next.push(path);
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// The cgroups of a path that are not there yet, the deepest first.
 pub(super) fn missing_cgroups(host: &Host, path: &str) -> Result<Vec<String>> {
     if path.is_empty() {

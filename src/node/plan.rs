@@ -75,6 +75,7 @@ impl Node {
             compile::container(&spec, self.root(container), &facts).map_err(|cause| failed(&cause))?;
         header.join_pid_namespace = joins_pids(container);
         plan.process.env = environment;
+        plan.process.die_with_parent = true;
         let plan = Plan::Launch(Box::new(plan)).encode().map_err(|cause| failed(&cause))?;
         let path = &container.record.log_path;
         let log = if path.is_empty() { None } else { Some(launch::open_log(Path::new(path))?) };
@@ -94,6 +95,7 @@ impl Node {
         let (mut header, mut plan) = compile::process(&spec, &process, &facts).map_err(|cause| failed(&cause))?;
         header.join_pid_namespace |= joins_pids(container);
         plan.process.env = environment;
+        plan.process.die_with_parent = true;
         let plan = Plan::Exec(Box::new(plan)).encode().map_err(|cause| failed(&cause))?;
         Ok(Exec { header, plan, cgroup: entry })
     }

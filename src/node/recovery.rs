@@ -50,7 +50,8 @@ impl Node {
     pub(super) async fn recover(&self) -> Result<Recovered> {
         let mut found = Recovered::default();
         self.load_pods(&mut found);
-        self.load_containers(&mut found);
+        let lost = self.load_containers(&mut found);
+        self.remove_orphans(&mut found).await;
         for pod in self.all_pods() {
             found.lost_shims += usize::from(!self.recover_pod(&pod).await);
         }
@@ -60,6 +61,9 @@ impl Node {
             warn!(%failure, "the network could not be brought into line with the pods");
         }
         self.sweep(&mut found).await;
+        if !lost.is_empty() {
+            self.sweep_cgroups(lost).await;
+        }
         if found != Recovered::default() {
             info!(
                 pods = found.pods,
@@ -96,7 +100,9 @@ impl Node {
         }
     }
 
-    fn load_containers(&self, found: &mut Recovered) {
+    /// Gives the ids of those that have no usable record.
+    fn load_containers(&self, found: &mut Recovered) -> Vec<String> {
+        let mut lost = Vec::new();
         for id in records::names(&self.inner.dirs.containers()) {
             let dir = self.inner.dirs.container(&id);
             match records::read::<ContainerRecord>(&dir.join("container.json")) {
@@ -116,9 +122,11 @@ impl Node {
                     warn!(%id, why, "a container that was never made whole is removed");
                     let _ = records::remove_tree(&dir);
                     found.leftovers += 1;
+                    lost.push(id);
                 }
             }
         }
+        lost
     }
 
     /// What the records alone say.
@@ -142,6 +150,41 @@ impl Node {
         })?;
         let (events, told) = mpsc::unbounded_channel();
         Ok((ShimClient::connect(pod_id, dir.as_fd(), events).await?, told))
+    }
+
+    /// Removes containers whose pod's record was lost.
+    async fn remove_orphans(&self, found: &mut Recovered) {
+        for container in self.all_containers() {
+            if self.pod_of(&container).is_ok() {
+                continue;
+            }
+            warn!(id = %container.id(), pod = %container.record.pod_id, "a container of a pod that no record claims is removed");
+            found.leftovers += 1;
+            self.end_without_shim(&container, None).await;
+            if let Err(failure) = self.remove_in_turn(&container).await {
+                warn!(id = %container.id(), %failure, "it could not be removed");
+            }
+        }
+    }
+
+    /// Where a container's record was lost, nobody knows where its cgroup is: it is looked for by its name, the id.
+    async fn sweep_cgroups(&self, lost: Vec<String>) {
+        let host = self.inner.cgroups.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            for path in launch::cgroups_named(&host, &lost) {
+                let Some(cgroup) = launch::open_cgroup(&host, &path) else { continue };
+                warn!(path, "a cgroup that no record claims is removed");
+                if let Err(cause) = cgroup.kill().and_then(|()| cgroup.remove()) {
+                    warn!(path, %cause, "it could not be removed");
+                }
+                // The pod's own, if that record was lost as well: nothing is in it then.
+                if let Some(parent) = cgroup.path().parent().and_then(|parent| host.open(&parent).ok()) {
+                    let _ = parent.remove_if_empty();
+                }
+            }
+        });
+        // A panic there is in the log; the rest of the recovery does not depend on it.
+        let _ = swept.await;
     }
 
     /// Brings a pod into line with its shim. False if it should have one and has none.
@@ -215,7 +258,7 @@ impl Node {
                 }
             }
             (Phase::Created, None) => self.remove_cgroup(container).await,
-            (_, None) => self.end_without_shim(pod, container).await,
+            (_, None) => self.end_without_shim(container, Some(pod)).await,
         }
     }
 
@@ -229,7 +272,7 @@ impl Node {
                     self.remove_cgroup(container).await;
                 }
             }
-            _ => self.end_without_shim(pod, container).await,
+            _ => self.end_without_shim(container, Some(pod)).await,
         }
     }
 

@@ -231,6 +231,8 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     pub seccomp: Option<SeccompPlan>,
     pub terminal: Option<TerminalPlan>,
+    /// Killed when its parent dies: that of a shim must not outlive it. A set-user-ID program sheds this.
+    pub die_with_parent: bool,
 }
 
 /// Bit n is capability n.

@@ -91,6 +91,7 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         oom_score_adj: score,
         seccomp: filter(spec, host)?,
         terminal: terminal(process)?,
+        die_with_parent: false,
     })
 }
 

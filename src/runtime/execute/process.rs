@@ -49,6 +49,10 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
     change_user(&plan, last.reporter)?;
     confirm_directory(&last.tree, &plan.cwd, entered)?;
     umask(Mode::from_raw_mode(plan.umask));
+    if plan.die_with_parent {
+        // Only now: a change of credentials takes it back.
+        sys::set_parent_death_signal().at(Stage::User, || "ask to be killed with the parent".into())?;
+    }
     wait_at_gate(&program, &last)?;
     sys::unblock_signals();
     // Closed with all others, so it must not be closed by its owner.

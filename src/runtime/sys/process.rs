@@ -168,6 +168,11 @@ pub(in crate::runtime) fn set_no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
 }
 
+/// SIGKILL when the parent dies.
+pub(in crate::runtime) fn set_parent_death_signal() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0)
+}
+
 /// Nobody but root may look into this process or trace it, until it executes.
 pub(in crate::runtime) fn set_undumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0)
