@@ -209,6 +209,22 @@ async fn a_shim_that_dies_is_told_and_reaped() {
 }
 
 #[tokio::test]
+async fn a_shim_that_was_told_nothing_ends_with_its_agent() {
+    if !root() {
+        return;
+    }
+    let pod = Pod::bare();
+    let pid = pod.client.pid();
+    pod.client.disconnect();
+    until(|| !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
+    let pod = Pod::bare();
+    pod.set_up(pod.plain().request()).await;
+    pod.client.disconnect();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(std::path::Path::new(&format!("/proc/{}/exe", pod.client.pid())).exists());
+}
+
+#[tokio::test]
 async fn the_death_of_the_pods_init_is_told() {
     if !root() {
         return;

@@ -98,7 +98,7 @@ impl Server {
         if !trusted || self.watch(socket.as_fd(), Token::Agent).is_err() {
             return;
         }
-        self.hang_up();
+        self.disconnect();
         self.agent = Some(Agent { socket, blocked: false, buffer });
         self.greet();
     }
@@ -116,8 +116,15 @@ impl Server {
         self.send(&ToAgent::Hello(hello), &[pidfd.as_fd()]);
     }
 
-    /// Ends the connection. What the agent had still to be told it will find in the list, if it comes back.
+    /// The agent is dead, or as good as dead.
     pub(super) fn hang_up(&mut self) {
+        self.disconnect();
+        // It has not said what to be; the next agent may not even know of this process.
+        self.ending |= self.pod.is_none();
+    }
+
+    /// Ends the connection. What the agent had still to be told it will find in the list, if it comes back.
+    fn disconnect(&mut self) {
         let Some(agent) = self.agent.take() else { return };
         self.unwatch(agent.socket.as_fd());
         for index in 0..self.table.len() {

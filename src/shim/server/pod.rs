@@ -118,6 +118,9 @@ impl Server {
             uts: take(SetupFds::UTS),
             shm: take(SetupFds::SHM),
         };
+        if given.state.is_none() {
+            return Err(refuse(FailureKind::Invalid, "the state directory did not come along"));
+        }
         while let Some(cgroup) = fds.take() {
             rustix::io::write(&cgroup, b"0").map_err(failed("enter a cgroup"))?;
         }
@@ -137,9 +140,8 @@ impl Server {
             false => None,
         };
         let init = init.map(|(pid, pidfd)| Init { pid, pidfd, died: None, due: false });
-        let state = given.state.ok_or(refuse(FailureKind::Invalid, "the state directory did not come along"))?;
         let pid = init.as_ref().map_or(0, |init| init.pid as u32);
-        self.pod = Some(Pod { state, shm, init });
+        self.pod = given.state.map(|state| Pod { state, shm, init });
         Ok(Answer::Reply(Reply::Configured { init: pid, oom_score_adj }))
     }
 }
