@@ -42,7 +42,8 @@ sleep 0.5
 row logs "orlop logs --tail 2 demo/sidecar"
 "$orlop" logs --tail 2 demo/sidecar | more
 row exec "orlop exec demo/web -- sh -c 'id; hostname'"
-"$orlop" exec demo/web -- sh -c 'id; hostname' | more
+"$orlop" exec demo/web -- sh -c 'id; hostname' | tee "$root/exec" | more
+[ "$(tail -n 1 "$root/exec")" = demo ] || fail "the pod's host name is not its own"
 row stats "orlop stats"
 "$orlop" stats | more
 
@@ -66,7 +67,7 @@ row '' "the same containers; the sidecar's log has lines 1 to $lines, none is mi
 begun=$(now)
 "$orlop" stop demo >/dev/null || fail "the pod does not stop"
 "$orlop" rm demo >/dev/null || fail "the pod cannot be removed"
-row stop "orlop stop demo; orlop rm demo  $dim$(since "$begun")$plain"
+row stop "orlop stop demo; orlop rm demo  ${dim}with a grace period of 1 s: $(since "$begun")$plain"
 stop_agent
 [ -z "${VERBOSE:-}" ] || cat "$agent_log"
 left=$(leftovers)

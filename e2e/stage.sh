@@ -4,7 +4,7 @@
 #
 # The script that sources it is run again inside `unshare --net`, so that this machine's own network is not touched.
 
-orlop=$PWD/target/release/orlop
+orlop=${ORLOP:-$PWD/target/release/orlop} # with ORLOP set nothing is built
 agent='' agent_log='' registry=''
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' plain=$'\e[0m'; else bold='' dim='' red='' plain=''; fi
@@ -38,8 +38,8 @@ step_inside() {
         local begun
         e2e/prepare.sh
         begun=$(now)
-        cargo build --release --quiet || fail "the build failed"
-        row build "target/release/orlop, $(($(stat -c %s "$orlop") / 1000000)) MB, the shim is in it  $dim$(since "$begun")$plain"
+        [ -n "${ORLOP:-}" ] || cargo build --release --quiet || fail "the build failed"
+        row build "${orlop#"$PWD/"}, $(($(stat -c %s "$orlop") / 1000000)) MB, the shim is in it  $dim$(since "$begun")$plain"
         ORLOP_STAGE=1 exec unshare --net "$0" "$@"
     fi
     ip link set lo up
