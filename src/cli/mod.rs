@@ -16,6 +16,7 @@ mod ps;
 mod pull;
 mod rm;
 mod run;
+mod runtime;
 mod serve;
 mod stats;
 mod stop;
@@ -90,6 +91,8 @@ enum Command {
     Rm(rm::RmArgs),
     /// Show what pods or containers use
     Stats(stats::StatsArgs),
+    /// Run containers from OCI bundles, without the agent
+    Runtime(runtime::RuntimeArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  orlop completion bash >/etc/bash_completion.d/orlop")]
     Completion { shell: clap_complete::Shell },
@@ -152,6 +155,7 @@ impl Command {
             Self::Exec(args) => client::block_on(exec::run(args)),
             Self::Stop(args) => client::block_on(stop::run(args)),
             Self::Rm(args) => client::block_on(rm::run(args)),
+            Self::Runtime(args) => Ok(runtime::run(args)),
             Self::Stats(args) => client::block_on(stats::run(args)),
             Self::Completion { shell } => {
                 let mut script = Vec::new();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attributes;
+mod cli;
 mod escapes;
 mod filesystem;
 mod support;

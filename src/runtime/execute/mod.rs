@@ -114,6 +114,11 @@ fn own_pid_namespace() -> io::Result<BorrowedFd<'static>> {
     OWN.get().map(AsFd::as_fd).ok_or_else(|| io::Error::other("own PID namespace is not open"))
 }
 
+/// Sends a signal, by its number, to the process of a pidfd.
+pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    super::sys::process::send_signal(process, signal)
+}
+
 /// Whether a dead child that was not yet reaped never got as far as its program.
 ///
 /// The status socket ends without a word when the program is executed, but also when the child is killed before that:

@@ -29,6 +29,14 @@ pub(in crate::runtime) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// pidfd_send_signal(2), by number: real-time signals have no names.
+pub(in crate::runtime) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: pidfd_send_signal(2) takes integers, and a null pointer for what kill(2) would send.
+    done(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+    })
+}
+
 /// Every signal back to its default action. execve(2) does that for handlers, but not for what is ignored.
 pub(in crate::runtime) fn reset_signal_actions() {
     // `struct sigaction` of the kernel, all zero: SIG_DFL, no flags, an empty mask.

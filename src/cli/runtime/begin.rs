@@ -1,0 +1,253 @@
+//! `create` and `run`.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkfifoat};
+use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
+
+use super::record::{Record, Root, stat, write_whole};
+use super::{CreateArgs, Result, RunArgs, foreground};
+use crate::runtime::cgroup::{Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version};
+use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
+use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, read_status, spawn};
+use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
+
+/// The longest config.json that is read.
+const MAX_SPEC: u64 = 16 << 20;
+
+pub(super) fn create(root: &Root, args: &CreateArgs) -> Result<()> {
+    begin(root, args, true, false).map(drop)
+}
+
+pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
+    let begun = begin(root, &args.create, false, !args.detach)?;
+    if args.detach {
+        return Ok(0);
+    }
+    let code = foreground::attend(begun.spawned.pid, begun.spawned.pidfd.as_fd(), begun.console.as_ref())?;
+    if !args.keep {
+        super::control::delete(root, &args.create.id, true)?;
+    }
+    Ok(code)
+}
+
+/// A process on its way or there already.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub spawned: Spawned,
+    /// The master of its terminal, when the caller keeps it.
+    pub console: Option<OwnedFd>,
+}
+
+/// Undoes a beginning that does not succeed.
+struct Undo<'a> {
+    root: &'a Root,
+    id: &'a str,
+    cgroup: Option<Cgroup>,
+    done: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        // The error that led here is the one to tell.
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+            let _ = cgroup.remove();
+        }
+        let _ = self.root.forget(self.id);
+    }
+}
+
+fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Result<Begun> {
+    let bundle = fs::canonicalize(&args.bundle).with_context(|| format!("bundle {}", args.bundle.display()))?;
+    let spec = load_spec(&bundle.join("config.json"))?;
+    let rootfs = rootfs(&bundle, &spec)?;
+    check_console(spec.process().as_ref().and_then(|p| p.terminal()), args.console_socket.as_deref(), foreground)?;
+    let directory = root.reserve(&args.id)?;
+    let mut undo = Undo { root, id: &args.id, cgroup: None, done: false };
+    let cgroup = undo.cgroup.insert(make_cgroup(&spec, &args.id)?);
+
+    let keyring = (!args.no_new_keyring).then(|| format!("_ses.{}", args.id));
+    let (facts, entry) = facts(cgroup, keyring.clone(), bundle.clone())?;
+    let source = RootSource::Directory(rootfs.as_os_str().as_bytes().to_vec());
+    let (header, plan) = compile::container(&spec, source, &facts)?;
+    let gate = if gated { Some(make_gate(&directory)?) } else { None };
+    let pid_namespace = pid_namespace(&spec)?;
+    let fds = Attached {
+        cgroup_dir: entry.as_ref().map(AsFd::as_fd),
+        pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
+        gate: gate.as_ref().map(AsFd::as_fd),
+        ..Attached::default()
+    };
+    let begun = start(&header, &Plan::Launch(Box::new(plan)), fds, args.console_socket.as_deref())?;
+    let saved = save(root, args, &begun, Saved { spec, bundle, rootfs, keyring, cgroup });
+    if let Err(error) = saved {
+        abandon(&begun.spawned);
+        return Err(error);
+    }
+    undo.done = true;
+    Ok(begun)
+}
+
+struct Saved<'a> {
+    spec: Spec,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    keyring: Option<String>,
+    cgroup: &'a Cgroup,
+}
+
+fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Result<()> {
+    let pid = begun.spawned.pid;
+    let (_, started) = stat(pid).with_context(|| format!("process {pid} is gone"))?;
+    root.save(&Record {
+        id: args.id.clone(),
+        pid,
+        started,
+        bundle: saved.bundle,
+        rootfs: saved.rootfs,
+        created: jiff::Timestamp::now().to_string(),
+        cgroup: Some(saved.cgroup.path().as_str().to_owned()),
+        keyring: saved.keyring,
+        spec: saved.spec,
+    })?;
+    match &args.pid_file {
+        Some(path) => write_whole(path, pid.to_string().as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn load_spec(path: &Path) -> Result<Spec> {
+    let name = || format!("{}", path.display());
+    let size = fs::metadata(path).with_context(name)?.len();
+    if size > MAX_SPEC {
+        bail!("{} has {size} bytes; no more than {MAX_SPEC} are read", path.display());
+    }
+    let text = fs::read(path).with_context(name)?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no OCI specification", path.display()))
+}
+
+fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
+    let Some(root) = spec.root() else { bail!("root of the OCI specification is missing") };
+    let path = bundle.join(root.path());
+    fs::canonicalize(&path).with_context(|| format!("root file system {}", path.display()))
+}
+
+/// A terminal has a master, and somebody has to take it.
+pub(super) fn check_console(terminal: Option<bool>, socket: Option<&Path>, foreground: bool) -> Result<()> {
+    match (terminal.unwrap_or(false), socket) {
+        (true, None) if !foreground => {
+            bail!("cannot allocate tty if the container is detached without a console socket")
+        }
+        (false, Some(_)) => bail!("cannot use console socket if the container has no terminal"),
+        _ => Ok(()),
+    }
+}
+
+fn make_cgroup(spec: &Spec, id: &str) -> Result<Cgroup> {
+    let linux = spec.linux().as_ref();
+    let asked = linux.and_then(|l| l.cgroups_path().as_ref()).map(|p| p.to_string_lossy().into_owned());
+    let path = match asked.filter(|p| !p.is_empty()) {
+        Some(path) if path.starts_with('/') => path,
+        Some(path) => format!("/{path}"),
+        None => format!("/{id}"),
+    };
+    let none = LinuxResources::default();
+    let resources = linux.and_then(|l| l.resources().as_ref()).unwrap_or(&none);
+    let options = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
+    Ok(Host::detect()?.create(&CgroupPath::new(&path)?, resources, options)?)
+}
+
+/// What the compiler is told of the host, and the directory for clone3.
+pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -> Result<(HostFacts, Option<OwnedFd>)> {
+    let (entry, directory) = match cgroup.entry()? {
+        Entry::V2(directory) => (CgroupEntry::V2, Some(directory)),
+        Entry::V1(tasks) => {
+            let tasks = tasks.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+            (CgroupEntry::V1 { tasks }, None)
+        }
+    };
+    let below = cgroup.path().as_str().trim_start_matches('/').to_owned();
+    let mut mounts = cgroup.host().mounts().map(Path::to_path_buf);
+    let cgroup_view = match cgroup.host().version() {
+        Version::V2 => mounts.next().map_or(CgroupView::None, |mount| CgroupView::V2(mount.join(&below))),
+        Version::V1 => CgroupView::V1(
+            mounts
+                .map(|mount| V1Hierarchy {
+                    name: mount.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    directory: mount.join(&below),
+                })
+                .collect(),
+        ),
+    };
+    let into_cgroup = directory.is_some();
+    let facts = HostFacts { cgroup: entry, into_cgroup, cgroup_view, keyring, bundle, ..HostFacts::default() };
+    Ok((facts, directory))
+}
+
+/// What `start` writes to, and the container's init reads from.
+fn make_gate(directory: &Path) -> Result<OwnedFd> {
+    let path = directory.join("start");
+    mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).with_context(|| format!("make {}", path.display()))?;
+    rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open {}", path.display()))
+}
+
+fn pid_namespace(spec: &Spec) -> Result<Option<OwnedFd>> {
+    let listed = spec.linux().iter().filter_map(|l| l.namespaces().as_ref()).flatten();
+    let path = listed.filter(|n| n.typ() == LinuxNamespaceType::Pid).find_map(|n| n.path().as_ref());
+    let Some(path) = path.filter(|p| !p.as_os_str().is_empty()) else { return Ok(None) };
+    let open = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    open.map(Some).with_context(|| format!("open the namespace {}", path.display()))
+}
+
+/// Forks, and follows the child until it runs or waits at the gate. Its terminal goes to `socket`, or comes back.
+pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, socket: Option<&Path>) -> Result<Begun> {
+    let memfd = memfd_create("plan", MemfdFlags::CLOEXEC).context("make a memfd for the plan")?;
+    let bytes = plan.encode().context("encode the plan")?;
+    let mut left = bytes.as_slice();
+    while !left.is_empty() {
+        left = &left[rustix::io::write(&memfd, left).context("write the plan")?..];
+    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let io = Stdio3 { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+    let spawned = spawn(header, memfd.as_fd(), io, fds).context("fork the container")?;
+    match follow(&spawned, socket) {
+        Ok(console) => Ok(Begun { spawned, console }),
+        Err(error) => {
+            abandon(&spawned);
+            Err(error)
+        }
+    }
+}
+
+fn follow(spawned: &Spawned, socket: Option<&Path>) -> Result<Option<OwnedFd>> {
+    let mut console = None;
+    loop {
+        match read_status(spawned.status.as_fd()).context("read how the container fares")? {
+            Report::Warning(notice) => eprintln!("orlop runtime: warning: {notice}"),
+            Report::Failure(notice) => {
+                bail!("unable to start container process: error during container init: {notice}");
+            }
+            Report::Console(master) => match socket {
+                Some(socket) => foreground::send_console(socket, &master)?,
+                None => console = Some(master),
+            },
+            Report::Ready | Report::End => return Ok(console),
+        }
+    }
+}
+
+/// Nothing is left of a process that was not to be.
+fn abandon(spawned: &Spawned) {
+    let _ = pidfd_send_signal(&spawned.pidfd, Signal::KILL);
+    let _ = waitpid(Pid::from_raw(spawned.pid), WaitOptions::empty());
+}
