@@ -466,7 +466,6 @@ async fn containers_share_the_pid_namespace_of_the_pod() {
 }
 
 #[tokio::test]
-#[ignore = "the executor does not set the death signal yet"]
 async fn a_killed_shim_takes_its_containers_along() {
     if !busybox() {
         return;

@@ -31,6 +31,12 @@ async fn measure(what: &str, pods: &[Pod]) -> u64 {
     dirty / count
 }
 
+/// How often the shims have waited for something, all together.
+fn switches(pods: &[Pod]) -> u64 {
+    let status = |pod: &Pod| std::fs::read_to_string(format!("/proc/{}/status", pod.client.pid())).unwrap();
+    pods.iter().map(|pod| kib(&status(pod), "voluntary_ctxt_switches")).sum()
+}
+
 #[tokio::test]
 async fn fifty_idle_shims_are_small() {
     if !busybox() {
@@ -67,5 +73,9 @@ async fn fifty_idle_shims_are_small() {
         pod.client.forget("e1").await.unwrap();
     }
     let running = measure("a container and an exec each", &pods).await;
+    // And they do nothing at all while nothing happens.
+    let before = switches(&pods);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(switches(&pods), before, "idle shims were woken");
     assert!(empty <= PROMISE && running <= PROMISE, "{empty} and {running} KiB of {PROMISE}");
 }

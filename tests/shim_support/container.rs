@@ -53,6 +53,7 @@ fn process(script: &str) -> ProcessPlan {
         env: vec![b"PATH=/bin".to_vec(), b"HOME=/".to_vec()],
         cwd: b"/".to_vec(),
         umask: 0o022,
+        die_with_parent: true,
         capabilities: CapabilitySets { bounding: all, effective: all, permitted: all, ..CapabilitySets::default() },
         ..ProcessPlan::default()
     }
