@@ -134,7 +134,7 @@ fn explain(message: &str) -> String {
     };
     let Some(name) = quoted.next() else { return message.to_owned() };
     let known: Vec<&str> = quoted.collect();
-    let nearest = known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, k)| *d <= k.len().max(3) / 3);
+    let nearest = known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, k)| *d <= k.len().div_ceil(3));
     let way_out = match nearest {
         Some((_, near)) => format!("did you mean \"{near}\"?"),
         None => format!("known are {}", known.join(", ")),
