@@ -336,6 +336,48 @@ fn image_volumes_are_copied_up() {
 }
 
 #[test]
+fn images_are_volumes_too() {
+    in_netns(|| async {
+        let mut rig = Rig::new(image()).await;
+        let volume = |sub_path: &str, readonly: bool, image: &str| v1::Mount {
+            container_path: "/volume".into(),
+            readonly,
+            image: Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() }),
+            image_sub_path: sub_path.to_owned(),
+            ..Default::default()
+        };
+        let image = rig.kubelet.image.clone();
+        let whole = rig.run("whole", |spec| spec.mounts = vec![volume("", true, &image)]).await;
+        assert_eq!(rig.sh(&whole, "cat /volume/data/sub/file; /volume/bin/echo runs").await, "from the image\nruns");
+        let (exit, _, err) = rig.kubelet.exec(&whole, &["touch", "/volume/x"]).await.unwrap();
+        assert!(exit != 0 && err.contains("Read-only"), "{err}");
+        let status = rig.kubelet.status(&whole).await.unwrap();
+        assert_eq!(status.mounts[0].image.as_ref().unwrap().image_ref, status.image_id);
+        let part = rig.run("part", |spec| spec.mounts = vec![volume("data/sub", true, &image)]).await;
+        assert_eq!(rig.sh(&part, "ls /volume").await, "file");
+        for (name, mount, wanted) in [
+            ("writable", volume("", false, &image), Code::InvalidArgument),
+            ("nowhere", volume("no/such", true, &image), Code::Unknown),
+            ("upwards", volume("../..", true, &image), Code::InvalidArgument),
+            ("absent", volume("", true, "localhost/no/image:1"), Code::Unknown),
+        ] {
+            let failure = rig.try_run(name, |spec| spec.mounts = vec![mount]).await.unwrap_err();
+            assert_eq!(failure.code(), wanted, "{name}: {failure}");
+            if wanted == Code::Unknown {
+                assert!(failure.message().starts_with("ImageVolumeMountFailed"), "{failure}");
+            }
+        }
+        // The image may go: what runs keeps what it stands on, also over a restart.
+        let spec = v1::ImageSpec { image: image.clone(), ..Default::default() };
+        rig.kubelet.images.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await.unwrap();
+        rig.agent.restart().await;
+        rig.kubelet.reconnect(&rig.agent).await;
+        assert_eq!(rig.sh(&whole, "cat /volume/data/sub/file /data/sub/file").await, "from the image\nfrom the image");
+        rig.end().await;
+    });
+}
+
+#[test]
 fn devices_are_given_with_their_rights_and_no_others() {
     in_netns(|| async {
         let mut rig = Rig::new(image()).await;

@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use orlop::cri::v1;
@@ -10,6 +9,7 @@ use serde_json::json;
 use support::agent::{Agent, in_netns};
 use support::kubelet::{Kubelet, code};
 use support::registry::TestRegistry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 async fn rig() -> (Agent, TestRegistry, Kubelet) {
@@ -22,17 +22,25 @@ async fn rig() -> (Agent, TestRegistry, Kubelet) {
     (agent, registry, kubelet)
 }
 
-/// What an HTTP server says, as soon as it says something.
-async fn get(url: &str) -> String {
+/// What an HTTP server at an address says, as soon as it says something.
+async fn get(address: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let output = Command::new("/bin/busybox").args(["wget", "-T", "2", "-q", "-O", "-", url]).output().unwrap();
-        if output.status.success() {
-            return String::from_utf8_lossy(&output.stdout).into_owned();
+        match tokio::time::timeout(Duration::from_secs(2), try_get(address)).await {
+            Ok(Ok(body)) => return body,
+            failure => assert!(Instant::now() < deadline, "{address}: {failure:?}"),
         }
-        assert!(Instant::now() < deadline, "{url}: {}", String::from_utf8_lossy(&output.stderr));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+async fn try_get(address: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
+    let body = reply.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    body.filter(|_| reply.contains(" 200 OK")).ok_or_else(|| std::io::Error::other(reply))
 }
 
 #[test]
@@ -49,8 +57,8 @@ fn pods_reach_each_other_and_the_host_reaches_them() {
             pods.push((pod, id, ip));
         }
         assert_ne!(pods[0].2, pods[1].2);
-        assert_eq!(get(&format!("http://{}/", pods[0].2)).await, "hello from orlop\n");
-        let fetch = format!("wget -T 2 -q -O - http://{}/", pods[1].2);
+        assert_eq!(get(&format!("{}:80", pods[0].2)).await, "hello from orlop\n");
+        let fetch = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} 80 | tail -1", pods[1].2);
         assert_eq!(kubelet.sh(&pods[0].1, &fetch).await, "hello from orlop");
         let request = v1::PodSandboxStatsRequest { pod_sandbox_id: pods[0].0.clone() };
         let stats = kubelet.runtime.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
@@ -73,14 +81,14 @@ fn host_ports_lead_to_the_pod_and_belong_to_one_pod() {
         let spec = kubelet.container("web", &[]);
         let id = kubelet.run(&pod, spec, &config).await.unwrap();
         // By the bridge's address, which is the host's.
-        assert_eq!(get("http://10.88.0.1:8080/").await, "hello from orlop\n");
+        assert_eq!(get("10.88.0.1:8080").await, "hello from orlop\n");
         let mut other = kubelet.pod("clash");
         other.port_mappings = config.port_mappings.clone();
         let clash = kubelet.run_pod(&other).await.unwrap_err();
         assert!(clash.message().contains("8080"), "{clash}");
         agent.restart().await;
         kubelet.reconnect(&agent).await;
-        assert_eq!(get("http://10.88.0.1:8080/").await, "hello from orlop\n");
+        assert_eq!(get("10.88.0.1:8080").await, "hello from orlop\n");
         assert!(kubelet.run_pod(&other).await.is_err(), "a restart forgets no port");
         assert_eq!(kubelet.sh(&id, "echo ok").await, "ok");
         kubelet.end_pod(&pod).await;

@@ -4,6 +4,7 @@
 //! its descriptor is closed. Paths are resolved with the view for a root (`openat2`, `RESOLVE_IN_ROOT`), so that symlinks of
 //! the image lead to places in the image. Nothing that an image may hold is opened but regular files and directories.
 
+mod attach;
 mod copy;
 mod mount;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+pub use attach::{attach, directory};
 pub use copy::copy_up;
 
 /// Why an image's content could not be read or copied.

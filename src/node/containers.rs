@@ -33,9 +33,10 @@ impl Node {
         self.inner.containers_in_flight.run(key, || self.make_container(&pod, config)).await
     }
 
-    async fn make_container(&self, pod: &Arc<Pod>, config: ContainerConfig) -> Result<String> {
+    async fn make_container(&self, pod: &Arc<Pod>, mut config: ContainerConfig) -> Result<String> {
         let _turn = pod.queue.lock().await;
         self.usable(pod)?;
+        self.name_volumes(&mut config)?;
         let same = self.containers_of(&pod.id).into_iter().find(|other| other.config.metadata == config.metadata);
         if let Some(same) = same {
             if *same.config == config && same.phase() == Phase::Created {
@@ -82,12 +83,13 @@ impl Node {
         self.check_namespaces(pod, &config)?;
         let image = self.image_for(&config.image)?;
         let lease = self.inner.images.lease(&image);
-        let lease = lease.map_err(|cause| NodeError::internal(format!("image {}", image.id), cause))?;
+        let mut lease = lease.map_err(|cause| NodeError::internal(format!("image {}", image.id), cause))?;
         let user = self.resolve_user(&image, &config).await?;
         let defaults = super::images::defaults(&image);
         let dir = self.inner.dirs.container(id);
         launch::make_container_dirs(&dir)?;
         let volumes = self.make_volumes(&image, &dir, &config).await?;
+        let image_volumes = self.mount_volumes(pod, &config, &mut lease)?;
         let stop_signal = spec::stop_signal(&config, &defaults.stop_signal).map_err(invalid_spec)?;
         let log_path = launch::log_path(&pod.config, &config);
         let record = ContainerRecord {
@@ -101,9 +103,10 @@ impl Node {
             user,
             log_path,
             stop_signal,
-            layers: image.diff_ids(),
+            layers: lease.layers().to_vec(),
             lowers: image.lowers(),
             volumes,
+            image_volumes,
             cgroup: launch::cgroup_path(&pod.config, &self.inner.settings.cgroup_parent, id),
             config,
         };

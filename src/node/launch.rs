@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::container::Container;
 use super::containers::invalid_spec;
-use super::error::{ErrorKind, NodeError, Result};
+use super::error::{NodeError, Result};
 use super::node::Node;
 use super::pod::Pod;
 use super::records::ContainerRecord;
@@ -30,7 +30,7 @@ impl Node {
         record: &ContainerRecord,
         config: &ContainerConfig,
     ) -> Result<(Spec, Vec<Vec<u8>>)> {
-        let mounts = resolve_mounts(config)?;
+        let mounts = resolve_mounts(config, &record.image_volumes)?;
         let devices = if config.security.privileged {
             spec::host_devices()
         } else {
@@ -172,24 +172,29 @@ pub(super) fn mount_shm(dir: &Path, config: &PodConfig) -> Result<()> {
     mount("shm", &path, "tmpfs", flags, c"mode=1777,size=65536k").map_err(|errno| failed(errno.into()))
 }
 
-/// Takes the shared memory away; it may be gone already. Containers that still hold it keep it until they end.
-pub(super) fn unmount_shm(dir: &Path) -> Result<()> {
+/// Takes away what is mounted in a pod's state: shared memory and image volumes, each of which may be gone already.
+/// Containers that still hold them keep them until they end.
+pub(super) fn unmount_all(dir: &Path) -> Result<()> {
+    unmount_one(&dir.join("shm"))?;
+    let images = dir.join(super::image_volumes::DIRECTORY);
+    records::names(&images).iter().try_for_each(|name| unmount_one(&images.join(name)))
+}
+
+fn unmount_one(path: &Path) -> Result<()> {
     use rustix::io::Errno;
-    let path = dir.join("shm");
-    match unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(cause) => Err(NodeError::internal(format!("unmounting {}", path.display()), cause)),
     }
 }
 
 /// Where the mounts of a request lead on the host. What is missing is made as a directory, as kubelets expect.
-fn resolve_mounts(config: &ContainerConfig) -> Result<Vec<ResolvedMount>> {
+fn resolve_mounts(config: &ContainerConfig, image_volumes: &[(usize, PathBuf)]) -> Result<Vec<ResolvedMount>> {
     let mut resolved = Vec::with_capacity(config.mounts.len());
     for (index, mount) in config.mounts.iter().enumerate() {
-        if mount.image.is_some() {
-            let message =
-                format!("ImageVolumeMountFailed: mount on \"{}\": images are no volumes yet", mount.container_path);
-            return Err(NodeError::new(ErrorKind::Known, message));
+        if let Some((_, source)) = image_volumes.iter().find(|(of, _)| *of == index) {
+            resolved.push(ResolvedMount { index, source: source.clone() });
+            continue;
         }
         if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
             let message = format!("mount on \"{}\": mapped ids need a pod with a user namespace", mount.container_path);

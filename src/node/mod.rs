@@ -19,6 +19,7 @@ mod exec;
 mod exits;
 mod files;
 mod ids;
+mod image_volumes;
 mod images;
 mod info;
 mod joins;

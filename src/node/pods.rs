@@ -207,7 +207,7 @@ impl Node {
             self.detach(pod, &record).await?;
         }
         let dir = self.inner.dirs.pod_state(&pod.id);
-        launch::unmount_shm(&dir)?;
+        launch::unmount_all(&dir)?;
         records::remove_tree(&dir)
     }
 

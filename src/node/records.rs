@@ -61,12 +61,14 @@ pub struct ContainerRecord {
     pub log_path: String,
     /// A Linux signal number.
     pub stop_signal: i32,
-    /// Diff ids of the image's layers, the base first.
+    /// Diff ids of the layers that it stands on: its image's, and those of its image volumes.
     pub layers: Vec<Digest>,
     /// Layer directories of the image, the topmost first.
     pub lowers: Vec<PathBuf>,
     /// Directories of the image that are volumes: destination, and directory on the host.
     pub volumes: Vec<(String, PathBuf)>,
+    /// Image volumes: the index of the mount, and the directory on the host.
+    pub image_volumes: Vec<(usize, PathBuf)>,
     /// From the hierarchy's root.
     pub cgroup: String,
 }

@@ -304,7 +304,7 @@ impl Node {
             if let Ok((shim, _events)) = self.reconnect(&id).await {
                 end_stranger(&shim).await;
             }
-            if let Err(failure) = launch::unmount_shm(&dir).and_then(|()| records::remove_tree(&dir)) {
+            if let Err(failure) = launch::unmount_all(&dir).and_then(|()| records::remove_tree(&dir)) {
                 warn!(%id, %failure, "it could not be removed");
             }
         }
