@@ -138,6 +138,32 @@ fn a_host_port_of_one_address() {
 }
 
 #[test]
+fn a_restless_udp_sender_reaches_the_next_pod() {
+    private(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let far = outside();
+        let network = builtin(root.path(), |_| {}).await;
+        let sender = inside(&far, || std::net::UdpSocket::bind("0.0.0.0:4000").unwrap());
+        sender.connect("192.0.2.1:5353").unwrap();
+        sender.set_read_timeout(Some(PATIENCE)).unwrap();
+        let send = |wanted: bool| {
+            let _ = sender.send(b"x");
+            let answered = sender.recv(&mut [0; 64]).is_ok();
+            assert_eq!(answered, wanted);
+        };
+        // Nobody is there yet: the flow leads to the node itself, which refuses.
+        send(false);
+        for id in ["a", "b"] {
+            let pod = pod(&network, id, &[port(Protocol::Udp, "", 5353, 53)]).await;
+            let serving = serve_udp(&pod.netns, at(primary(&pod), 53), 1);
+            send(true);
+            serving.join().unwrap();
+            network.teardown(&request(id), &pod.record).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn no_pod_reaches_the_nodes_loopback() {
     private(|| async {
         let root = tempfile::tempdir().unwrap();
@@ -432,5 +458,43 @@ fn a_setup_is_fast() {
             drop(network);
             eventually("the links are gone", || pod_links() == 0).await;
         }
+    });
+}
+
+/// Eight requests at a time, without pause: what one thread can make. Prints what that comes to.
+#[test]
+fn a_burst_is_sustained() {
+    private(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = builtin(root.path(), |config| config.pool_size = 16).await;
+        eventually("the pool is full", || pod_links() == 16).await;
+        let start = Instant::now();
+        let (next, done) = (std::cell::Cell::new(0), std::cell::RefCell::new(Vec::new()));
+        let worker = async || {
+            while next.get() < 200 {
+                let id = next.replace(next.get() + 1).to_string();
+                let pod = pod(&network, &id, &[]).await;
+                done.borrow_mut().push((id, pod));
+            }
+        };
+        futures_util::future::join_all((0..8).map(|_| worker())).await;
+        let rate = 200.0 / start.elapsed().as_secs_f64();
+        eprintln!("200 pods, 8 at a time: {rate:.0} pods/s");
+        assert!(rate > 20.0, "{rate}");
+        let mut pods = done.into_inner();
+        for round in ["first", "next"] {
+            let start = Instant::now();
+            for (_, pod) in &mut pods {
+                assert_eq!(pod.counters.read().unwrap().len(), 2);
+            }
+            eprintln!("{round} counters of one of {} pods: {:?}", pods.len(), start.elapsed() / 200);
+        }
+        let start = Instant::now();
+        for (id, pod) in pods {
+            let record = pod.record.clone();
+            drop(pod);
+            network.teardown(&request(&id), &record).await.unwrap();
+        }
+        eprintln!("teardown of one: {:?}", start.elapsed() / 200);
     });
 }

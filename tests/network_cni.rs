@@ -71,7 +71,8 @@ fn a_pod_is_attached_and_detached() {
             second.input["runtimeConfig"],
             json!({
                 "portMappings": [{"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1"}],
-                "bandwidth": {"ingressRate": 10_000_000, "ingressBurst": burst, "egressRate": 1 << 30, "egressBurst": burst},
+                "bandwidth": {"ingressRate": 10_000_000, "ingressBurst": burst,
+                    "egressRate": 1 << 30, "egressBurst": burst},
                 "dns": {"servers": ["1.1.1.1"], "searches": ["x"], "options": []},
                 "cgroupPath": "/kubepods/pod1",
                 "io.kubernetes.cri.pod-annotations": annotations,
@@ -207,7 +208,8 @@ fn after_a_restart_pods_are_detached_as_they_were_attached() {
         network.recover(&live).await.unwrap();
         eventually("the forgotten pod is detached", || !plugins.path("state").join("netns/lost").exists()).await;
         eventually("garbage is collected", || {
-            std::fs::read_to_string(plugins.path("calls")).is_ok_and(|calls| calls.contains("new GC"))
+            std::fs::read_to_string(plugins.path("calls"))
+                .is_ok_and(|calls| calls.contains("cni.dev/valid-attachments") && calls.ends_with("}\n"))
         })
         .await;
         let calls = plugins.calls();
@@ -372,15 +374,19 @@ fn results_of_every_version_are_read() {
             ),
             (
                 "0.3.1",
-                r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.2.0.2/24"},{"version":"6","address":"fd00::2/64"}]}"#,
+                r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.2.0.2/24"},
+                    {"version":"6","address":"fd00::2/64"}]}"#,
             ),
             (
                 "0.4.0",
-                r#"{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"version":"4","address":"10.2.0.2/24","interface":0},{"version":"6","address":"fd00::2/64","interface":0}]}"#,
+                r#"{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[
+                    {"version":"4","address":"10.2.0.2/24","interface":0},
+                    {"version":"6","address":"fd00::2/64","interface":0}]}"#,
             ),
             (
                 "1.1.0",
-                r#"{"interfaces":[{"name":"eth0","mtu":1500,"sandbox":"/x"}],"ips":[{"address":"fd00::2/64","interface":0},{"address":"10.2.0.2/24","interface":0}]}"#,
+                r#"{"interfaces":[{"name":"eth0","mtu":1500,"sandbox":"/x"}],"ips":[
+                    {"address":"fd00::2/64","interface":0},{"address":"10.2.0.2/24","interface":0}]}"#,
             ),
         ];
         for (version, result) in cases {

@@ -9,6 +9,8 @@ mod addresses;
 mod bridge;
 mod ports;
 mod rules;
+#[cfg(test)]
+mod tests;
 //mod tests;
 mod worker;
 
@@ -24,10 +26,10 @@ use tokio::sync::oneshot;
 use addresses::{Addresses, Owner, PodAddress, Subnets, address_of};
 use worker::{Prepared, Shared, State, Waiter};
 
-use super::netlink::{Nft, Route};
+use super::netlink::{Conntrack, Nft, Route};
 use super::{
     BuiltinConfig, HostPort, InterfaceReader, NetworkError, NetworkRecord, NotReady, PodNetwork, PodNetworkRequest,
-    Provider,
+    Protocol, Provider,
 };
 
 /// The built-in network of this node.
@@ -45,6 +47,18 @@ pub(super) struct Builtin {
 struct Sockets {
     route: Route,
     nft: Nft,
+    conntrack: Conntrack,
+}
+
+impl Sockets {
+    /// Has senders that never pause reach the pods that these ports lead to now.
+    fn forget_flows(&mut self, ports: impl Iterator<Item = HostPort>) {
+        for port in ports.filter(|port| port.protocol == Protocol::Udp) {
+            if let Err(error) = self.conntrack.forget(port.protocol.number(), port.host_port) {
+                tracing::warn!(port = port.host_port, %error, "UDP flows of before keep their way");
+            }
+        }
+    }
 }
 
 /// The file that remembers the pod CIDR.
@@ -67,12 +81,13 @@ impl Builtin {
         };
         let mut route = Route::open().map_err(NetworkError::netlink("the built-in network"))?;
         let nft = Nft::open().map_err(NetworkError::netlink("the built-in network"))?;
+        let conntrack = Conntrack::open().map_err(NetworkError::netlink("the built-in network"))?;
         let bridge = bridge::ensure(&mut route, config, subnets)?;
         let shared = Shared::new(config.clone(), Addresses::new(subnets), bridge)
             .map_err(|error| NetworkError::kernel("the built-in network", error))?;
         let shared = Arc::new(shared);
         let thread = worker::start(Arc::clone(&shared))?;
-        Ok(Self { shared, sockets: Mutex::new(Sockets { route, nft }), thread: Some(thread), file })
+        Ok(Self { shared, sockets: Mutex::new(Sockets { route, nft, conntrack }), thread: Some(thread), file })
     }
 
     pub fn status(&self) -> Result<(), NotReady> {
@@ -157,7 +172,10 @@ impl Builtin {
             other => other.map_err(NetworkError::netlink("mapping host ports")),
         };
         match &result {
-            Ok(()) => state.addresses.assign(address.v4, id),
+            Ok(()) => {
+                state.addresses.assign(address.v4, id);
+                sockets.forget_flows(host_ports.iter().copied());
+            }
             Err(_) => drop(state.ports.release(id)),
         }
         result
@@ -176,6 +194,7 @@ impl Builtin {
                 other => other.map_err(NetworkError::netlink("unmapping host ports")),
             }
         };
+        sockets.forget_flows(released.iter().map(|(_, port)| *port));
         // An address that belongs to another, or to the pool again, was let go by an earlier call.
         if let Some(address) = record_address(record)
             && matches!(state.addresses.owner(address), Some(Owner::Pod { id: owner, .. }) if owner == id)

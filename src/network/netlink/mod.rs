@@ -4,12 +4,16 @@
 //! when `send` returns; nothing here ever waits for one. A socket belongs for its whole life to the network namespace
 //! of the thread that opened it, wherever it is used later.
 
+mod conntrack;
 mod message;
 mod nft;
 mod route;
 mod sys;
+#[cfg(test)]
+mod tests;
 //mod tests;
 
+pub(super) use conntrack::Conntrack;
 pub(super) use message::{Attributes, Batch, Header, attributes};
 pub(super) use nft::{Base, DataType, Hook, Meta, Nft, R0, Register, Rule, Transaction, Verdict};
 pub(super) use route::{LinkEvent, Route, Veth};

@@ -20,6 +20,9 @@ const LOOPBACK: u32 = 1;
 const GROUP_LINK: u32 = 1 << (libc::RTNLGRP_LINK - 1);
 // Constants of linux/if_link.h and linux/veth.h that libc lacks.
 const VETH_INFO_PEER: u16 = 1;
+const RTM_GETSTATS: u16 = 94;
+const STATS_LINK_64: u16 = 1;
+const STATS_FILTER_LINK_64: u32 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -132,10 +135,21 @@ impl Route {
         Ok(routes)
     }
 
-    /// Byte and packet counters of every link of this socket's namespace.
-    pub fn counters(&mut self) -> Result<Vec<InterfaceCounters>, NetlinkError> {
+    /// The links of this socket's namespace: index, name, whether it is loopback.
+    pub fn names(&mut self) -> Result<Vec<(u32, String, bool)>, NetlinkError> {
         let mut batch = Batch::new();
-        link_message(&mut batch, libc::RTM_GETLINK, DUMP, 0, 0, 0);
+        link_message(&mut batch, libc::RTM_GETLINK, DUMP, 0, 0, 0).u32(libc::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        let mut names = Vec::new();
+        self.0.dump("listing links", &mut batch, |_, payload| names.extend(parse_name(payload)))?;
+        Ok(names)
+    }
+
+    /// Byte and packet counters of every link of this socket's namespace, by index. A full link message would be ten
+    /// times as long.
+    pub fn counters(&mut self) -> Result<Vec<(u32, InterfaceCounters)>, NetlinkError> {
+        let mut batch = Batch::new();
+        // `struct if_stats_msg`, asking for the plain counters only.
+        batch.message(RTM_GETSTATS, DUMP).raw(&[0; 8]).raw(&STATS_FILTER_LINK_64.to_ne_bytes());
         let mut counters = Vec::new();
         self.0.dump("reading counters", &mut batch, |_, payload| counters.extend(parse_counters(payload)))?;
         Ok(counters)
@@ -408,14 +422,20 @@ fn parse_route(payload: &[u8]) -> Option<Address> {
     Some(Address { link: attributes.u32(libc::RTA_OIF)?, net: IpNet::new(destination, payload[1]).ok()? })
 }
 
-fn parse_counters(payload: &[u8]) -> Option<InterfaceCounters> {
-    let (_, attributes) = link_attributes(payload)?;
-    let statistics = attributes.get(libc::IFLA_STATS64)?;
+fn parse_name(payload: &[u8]) -> Option<(u32, String, bool)> {
+    let (index, attributes) = link_attributes(payload)?;
+    let loopback = u16_of(payload.get(2..)?)? == libc::ARPHRD_LOOPBACK;
+    Some((index, attributes.string(libc::IFLA_IFNAME)?.to_owned(), loopback))
+}
+
+fn parse_counters(payload: &[u8]) -> Option<(u32, InterfaceCounters)> {
+    let index = u32_of(payload.get(4..)?)?;
+    let statistics = attributes(payload.get(12..)?).get(STATS_LINK_64)?;
     // `struct rtnl_link_stats64`, all of it u64.
     let field = |number: usize| statistics.get(number * 8..).and_then(u64_of).unwrap_or_default();
-    Some(InterfaceCounters {
-        name: attributes.string(libc::IFLA_IFNAME)?.to_owned(),
-        loopback: u16_of(payload.get(2..)?)? == libc::ARPHRD_LOOPBACK,
+    let counters = InterfaceCounters {
+        name: String::new(),
+        loopback: false,
         rx_packets: field(0),
         tx_packets: field(1),
         rx_bytes: field(2),
@@ -424,5 +444,6 @@ fn parse_counters(payload: &[u8]) -> Option<InterfaceCounters> {
         tx_errors: field(5),
         rx_dropped: field(6),
         tx_dropped: field(7),
-    })
+    };
+    Some((index, counters))
 }
