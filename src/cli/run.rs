@@ -101,8 +101,8 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     }
     files::make(&pod, &around)?;
     let started = start(&mut client, &pod, &sandbox, &around, &args.dir).await?;
-    if pod.spec.restart_policy != RestartPolicy::Never && !args.output.json() {
-        eprintln!("orlop: restartPolicy: nothing restarts a container that ends here, as with Never");
+    if pod.spec.restart_policy.is_some_and(|policy| policy != RestartPolicy::Never) {
+        eprintln!("orlop: note: without a kubelet nothing restarts a container, whatever restartPolicy says");
     }
     if !args.attach && !args.rm {
         show(&started, args.output)?;

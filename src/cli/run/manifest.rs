@@ -40,8 +40,7 @@ pub(super) struct Spec {
     pub(super) init_containers: Vec<Container>,
     #[serde(default)]
     pub(super) volumes: Vec<Volume>,
-    #[serde(default)]
-    pub(super) restart_policy: RestartPolicy,
+    pub(super) restart_policy: Option<RestartPolicy>,
     pub(super) termination_grace_period_seconds: Option<i64>,
     pub(super) hostname: Option<String>,
     #[serde(default)]
@@ -61,9 +60,8 @@ pub(super) struct Spec {
 }
 
 /// Accepted, but nothing restarts a container: that is the kubelet's work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) enum RestartPolicy {
-    #[default]
     Always,
     OnFailure,
     Never,
