@@ -254,3 +254,112 @@ fn the_default_seccomp_profile_lets_a_container_live() {
         assert!(bundle.run().failed().contains("not found in $PATH"));
     });
 }
+
+/// A cgroup of version 2 of our own.
+struct Unified(std::path::PathBuf);
+
+impl Unified {
+    fn new(name: &str) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let Some(mount) = mounts.lines().find(|l| l.contains(" cgroup2 ")).and_then(|l| l.split(' ').nth(1)) else {
+            eprintln!("skipped: no cgroup v2 is mounted");
+            return None;
+        };
+        let path = std::path::Path::new(mount).join(format!("orlop-test-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Some(Self(path))
+    }
+
+    fn open(&self) -> std::os::fd::OwnedFd {
+        use rustix::fs::{Mode, OFlags};
+        rustix::fs::open(&self.0, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    }
+}
+
+impl Drop for Unified {
+    fn drop(&mut self) {
+        while std::fs::remove_dir(&self.0).is_err_and(|e| e.kind() == std::io::ErrorKind::ResourceBusy) {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+}
+
+#[test]
+fn a_container_is_born_in_its_cgroup() {
+    alone("attributes::a_container_is_born_in_its_cgroup", || {
+        use orlop::runtime::execute::{Attached, never_executed};
+        let Some(cgroup) = Unified::new("born") else { return };
+        let mut bundle = Bundle::shell("grep '^0:' /proc/self/cgroup; sleep 1000");
+        bundle.host.into_cgroup = true;
+        bundle.host.cgroup = orlop::runtime::plan::CgroupEntry::V2;
+        let directory = cgroup.open();
+        let fds = Attached { cgroup_dir: Some(directory.as_fd()), ..Attached::default() };
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let running = crate::support::start(&header, &plan, fds);
+        assert_eq!(running.settle(), (vec![], None));
+        let own = std::fs::read_to_string(format!("/proc/{}/cgroup", running.spawned.pid)).unwrap();
+        assert!(own.contains("orlop-test-born"), "{own}");
+        assert!(!never_executed(running.spawned.pid).unwrap());
+        std::fs::write(cgroup.0.join("cgroup.kill"), "1").unwrap();
+        let outcome = running.finish();
+        // The cgroup namespace is rooted there, not where the caller is.
+        assert_eq!(outcome.stdout, "0::/\n", "{outcome:#?}");
+
+        // Some kernels kill what is born in such a cgroup ever after; then that is told from a program that ran.
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let running = crate::support::start(&header, &plan, fds);
+        assert_eq!(running.settle(), (vec![], None));
+        let killed = never_executed(running.spawned.pid).unwrap();
+        eprintln!("a child born after cgroup.kill {}", if killed { "is killed" } else { "lives" });
+        if !killed {
+            std::fs::write(cgroup.0.join("cgroup.kill"), "1").unwrap();
+        }
+        running.finish();
+    });
+}
+
+#[test]
+fn containers_share_a_pid_namespace_and_enter_others_by_path() {
+    alone("attributes::containers_share_a_pid_namespace_and_enter_others_by_path", || {
+        use orlop::runtime::execute::Attached;
+        let first = Bundle::shell("sleep 1000");
+        let init = first.start();
+        assert_eq!(init.settle(), (vec![], None));
+        let mut second = Bundle::shell("cat /proc/1/comm; hostname; readlink /proc/self/ns/net; echo $$");
+        let path = |kind: &str| json!(format!("/proc/{}/ns/{kind}", init.spawned.pid));
+        second.spec.as_object_mut().unwrap().remove("hostname");
+        second.spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "pid", "path": path("pid") },
+            { "type": "uts", "path": path("uts") }, { "type": "network", "path": path("net") }, { "type": "ipc" }]);
+        let fds = Attached { pid_namespace: Some(init.spawned.pidfd.as_fd()), ..Attached::default() };
+        let (header, plan) = second.compile(second.overlay(false));
+        let output = crate::support::start(&header, &plan, fds).finish().output();
+        let lines: Vec<_> = output.lines().collect();
+        let net = std::fs::read_link(format!("/proc/{}/ns/net", init.spawned.pid)).unwrap();
+        assert_eq!(lines[..3], ["sleep", "inside", net.to_str().unwrap()], "{output}");
+        assert_ne!(lines[3], "1");
+        init.kill();
+    });
+}
+
+#[test]
+fn what_spawn_needs_and_does_not_get_is_an_error() {
+    alone("attributes::what_spawn_needs_and_does_not_get_is_an_error", || {
+        use orlop::runtime::execute::{Attached, Stdio3, spawn};
+        use orlop::runtime::plan::SpawnHeader;
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let io = Stdio3 { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        for header in [
+            SpawnHeader { join_pid_namespace: true, ..SpawnHeader::default() },
+            SpawnHeader { into_cgroup: true, ..SpawnHeader::default() },
+        ] {
+            let error = spawn(&header, null.as_fd(), io, Attached::default()).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        }
+        // A plan that is none is told by the child.
+        let spawned = spawn(&SpawnHeader::default(), null.as_fd(), io, Attached::default()).unwrap();
+        let report = orlop::runtime::execute::read_status(spawned.status.as_fd()).unwrap();
+        assert!(
+            matches!(report, orlop::runtime::execute::Report::Failure(n) if n.detail.starts_with("decode the plan"))
+        );
+    });
+}
