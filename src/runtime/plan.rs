@@ -229,6 +229,11 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
+    pub scheduler: Option<SchedulerPlan>,
+    /// As ioprio_set(2) takes it: the class above bit 13, and the priority in it.
+    pub io_priority: Option<u32>,
+    /// As personality(2) takes it.
+    pub personality: Option<u64>,
     pub seccomp: Option<SeccompPlan>,
     pub terminal: Option<TerminalPlan>,
     /// Killed when its parent dies: that of a shim must not outlive it. A set-user-ID program sheds this.
@@ -251,6 +256,22 @@ pub struct Rlimit {
     pub resource: u32,
     pub soft: u64,
     pub hard: u64,
+}
+
+/// `struct sched_attr` of sched_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerPlan {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    pub nice: i32,
+    /// For the real-time policies.
+    pub priority: u32,
+    /// Nanoseconds, for `SCHED_DEADLINE`; so are the next two.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
 }
 
 /// A compiled filter.

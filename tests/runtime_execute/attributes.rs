@@ -289,7 +289,7 @@ fn a_container_is_born_in_its_cgroup() {
     alone("attributes::a_container_is_born_in_its_cgroup", || {
         use orlop::runtime::execute::{Attached, never_executed};
         let Some(cgroup) = Unified::new("born") else { return };
-        let mut bundle = Bundle::shell("grep '^0:' /proc/self/cgroup; sleep 1000");
+        let mut bundle = Bundle::shell("grep '^0:' /proc/self/cgroup; exec sleep 1000");
         bundle.host.into_cgroup = true;
         bundle.host.cgroup = orlop::runtime::plan::CgroupEntry::V2;
         let directory = cgroup.open();
@@ -300,6 +300,9 @@ fn a_container_is_born_in_its_cgroup() {
         let own = std::fs::read_to_string(format!("/proc/{}/cgroup", running.spawned.pid)).unwrap();
         assert!(own.contains("orlop-test-born"), "{own}");
         assert!(!never_executed(running.spawned.pid).unwrap());
+        while std::fs::read_to_string(format!("/proc/{}/comm", running.spawned.pid)).unwrap() != "sleep\n" {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
         std::fs::write(cgroup.0.join("cgroup.kill"), "1").unwrap();
         let outcome = running.finish();
         // The cgroup namespace is rooted there, not where the caller is.
@@ -361,5 +364,21 @@ fn what_spawn_needs_and_does_not_get_is_an_error() {
         assert!(
             matches!(report, orlop::runtime::execute::Report::Failure(n) if n.detail.starts_with("decode the plan"))
         );
+    });
+}
+
+#[test]
+fn scheduling_is_the_programs() {
+    alone("attributes::scheduling_is_the_programs", || {
+        let mut bundle = Bundle::shell("uname -m; cut -d' ' -f19,41 /proc/self/stat; ionice");
+        for applet in ["uname", "cut", "ionice"] {
+            std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin").join(applet)).unwrap();
+        }
+        bundle.process()["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 });
+        bundle.process()["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
+        bundle.spec["linux"]["personality"] = json!({ "domain": "LINUX32" });
+        let output = bundle.run().output();
+        let machine = if cfg!(target_arch = "x86_64") { "i686" } else { "armv8l" };
+        assert_eq!(output, format!("{machine}\n7 3\nbest-effort: prio 6\n"));
     });
 }

@@ -8,6 +8,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod scheduling;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -182,7 +183,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
     ];
     match present.iter().find(|(_, there)| *there) {

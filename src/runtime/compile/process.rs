@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, Spec};
 
-use super::{HostFacts, Result, absolute, invalid, unsupported, without_nul};
+use super::{HostFacts, Result, absolute, invalid, scheduling, unsupported, without_nul};
 use crate::runtime::plan::{CapabilitySets, ProcessPlan, Rlimit, SeccompPlan, TerminalPlan};
 use crate::runtime::seccomp;
 
@@ -89,6 +89,9 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process.rlimits().iter().flatten())?,
         oom_score_adj: score,
+        scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
+        io_priority: process.io_priority().as_ref().map(scheduling::io_priority).transpose()?,
+        personality: scheduling::personality(spec)?,
         seccomp: filter(spec, host)?,
         terminal: terminal(process)?,
         die_with_parent: false,
@@ -111,8 +114,6 @@ fn refuse_unsupported(process: &Process) -> Result<()> {
     let present = [
         ("process.apparmorProfile", confined, "no AppArmor on this host"),
         ("process.selinuxLabel", given(process.selinux_label()), "no SELinux on this host"),
-        ("process.ioPriority", process.io_priority().is_some(), "this version cannot do it"),
-        ("process.scheduler", process.scheduler().is_some(), "this version cannot do it"),
         ("process.execCPUAffinity", process.exec_cpu_affinity().is_some(), "this version cannot do it"),
     ];
     match present.iter().find(|(_, there, _)| *there) {

@@ -313,3 +313,24 @@ fn root_propagation_has_nine_names() {
     }
     assert!(error(&with("/linux/rootfsPropagation", json!("x"))).contains("rootfsPropagation"));
 }
+
+#[test]
+fn scheduling_fits_its_policy() {
+    let process = plan(&with("/process/scheduler", json!({ "policy": "SCHED_BATCH", "nice": 5 }))).process;
+    assert_eq!(process.scheduler.map(|s| (s.policy, s.nice, s.flags)), Some((3, 5, 0)));
+    let of = |value: Value| compile(&with("/process/scheduler", value), &HostFacts::default());
+    assert_eq!(of(json!({ "policy": "SCHED_RR", "priority": 3 })).unwrap().1.process.scheduler.unwrap().priority, 3);
+    for bad in [
+        json!({ "policy": "SCHED_OTHER", "nice": 20 }),
+        json!({ "policy": "SCHED_OTHER", "priority": 1 }),
+        json!({ "policy": "SCHED_RR", "runtime": 1 }),
+        json!({ "policy": "SCHED_FIFO", "priority": -1 }),
+    ] {
+        assert!(of(bad.clone()).unwrap_err().to_string().contains("process.scheduler"), "{bad}");
+    }
+    let io = json!({ "class": "IOPRIO_CLASS_BE", "priority": 4 });
+    assert_eq!(plan(&with("/process/ioPriority", io)).process.io_priority, Some(2 << 13 | 4));
+    assert!(error(&with("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }))).contains("7"));
+    let domain = json!({ "domain": "LINUX32" });
+    assert_eq!(plan(&with("/linux/personality", domain)).process.personality, Some(8));
+}

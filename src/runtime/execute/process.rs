@@ -36,6 +36,7 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
     let program = Program::new(&plan)?;
     own_streams(plan.uid)?;
     set_limits(&plan.rlimits, last.reporter)?;
+    set_scheduling(&plan)?;
     if plan.no_new_privileges {
         sys::set_no_new_privileges().at(Stage::Capabilities, || "set no_new_privs".into())?;
     }
@@ -100,6 +101,20 @@ fn set_limits(limits: &[Rlimit], reporter: &Reporter) -> Step<()> {
             limit.resource, limit.soft, limit.hard
         );
         reporter.warning(Notice { stage: Stage::Rlimit, errno: libc::EPERM, detail });
+    }
+    Ok(())
+}
+
+/// Scheduler, input and output priority, and execution domain: while there still are the capabilities for them.
+fn set_scheduling(plan: &ProcessPlan) -> Step<()> {
+    if let Some(scheduler) = plan.scheduler {
+        sys::set_scheduler(scheduler).at(Stage::Scheduling, || "set the scheduler".into())?;
+    }
+    if let Some(value) = plan.io_priority {
+        sys::set_io_priority(value).at(Stage::Scheduling, || "set the I/O priority".into())?;
+    }
+    if let Some(value) = plan.personality {
+        sys::set_personality(value).at(Stage::Scheduling, || "set the personality".into())?;
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ pub enum Stage {
     User,
     Capabilities,
     Rlimit,
+    Scheduling,
     OomScoreAdj,
     Seccomp,
     /// Waiting for the start of what was created.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use crate::runtime::plan::CapabilitySets;
+use crate::runtime::plan::{CapabilitySets, SchedulerPlan};
 
 fn done(result: i64) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -201,6 +201,48 @@ pub(in crate::runtime) fn hard_limit(resource: u32) -> io::Result<u64> {
     // SAFETY: prlimit64(2) writes one `struct rlimit64`.
     done(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, ptr::null::<libc::rlimit64>(), &raw mut limit) })?;
     Ok(limit.rlim_max)
+}
+
+/// `struct sched_attr` of include/uapi/linux/sched/types.h, in its first version.
+#[repr(C)]
+struct SchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// sched_setattr(2) of this process.
+pub(in crate::runtime) fn set_scheduler(plan: SchedulerPlan) -> io::Result<()> {
+    let attributes = SchedulingAttributes {
+        size: size_of::<SchedulingAttributes>() as u32,
+        policy: plan.policy,
+        flags: plan.flags,
+        nice: plan.nice,
+        priority: plan.priority,
+        runtime: plan.runtime,
+        deadline: plan.deadline,
+        period: plan.period,
+    };
+    // SAFETY: sched_setattr(2) reads `size` bytes at `attributes`.
+    done(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+}
+
+/// ioprio_set(2) of this process's group.
+pub(in crate::runtime) fn set_io_priority(value: u32) -> io::Result<()> {
+    const PROCESS_GROUP: i32 = 2;
+    // SAFETY: ioprio_set(2) takes integers.
+    done(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS_GROUP, 0, value) })
+}
+
+/// personality(2).
+pub(in crate::runtime) fn set_personality(value: u64) -> io::Result<()> {
+    // SAFETY: personality(2) takes an integer.
+    done(unsafe { libc::syscall(libc::SYS_personality, value) })
 }
 
 /// seccomp(2): adds a filter, `struct sock_filter` after `struct sock_filter`.
