@@ -65,37 +65,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent
+    // The words about a command are at its arguments; a comment here would take the place of the long ones.
     Serve(serve::ServeArgs),
-    /// Print, check or explain the configuration
     Config(config::ConfigArgs),
-    /// Print the version of this program and of the agent
     Version(version::VersionArgs),
-    /// Start a pod from a Kubernetes manifest
     Run(run::RunArgs),
-    /// List pods
     Pods(pods::PodsArgs),
-    /// List containers
     Ps(ps::PsArgs),
-    /// List images
     Images(images::ImagesArgs),
-    /// Pull an image
     Pull(pull::PullArgs),
-    /// Print a container's log
     Logs(logs::LogsArgs),
-    /// Run a command in a container
     Exec(exec::ExecArgs),
-    /// Stop pods or containers
     Stop(stop::StopArgs),
-    /// Remove pods or containers
     Rm(rm::RmArgs),
-    /// Show what pods or containers use
     Stats(stats::StatsArgs),
-    /// Run containers from OCI bundles, without the agent
     Runtime(runtime::RuntimeArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  orlop completion bash >/etc/bash_completion.d/orlop")]
-    Completion { shell: clap_complete::Shell },
+    Completion {
+        shell: clap_complete::Shell,
+    },
 }
 
 /// An error of the caller's, not of the work: it ends with [`EXIT_USAGE`].

@@ -44,10 +44,10 @@ use manifest::{Container, Pod, PullPolicy, RestartPolicy};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  orlop run pod.yaml                 start it and return
-  orlop run --attach pod.yaml        and show what it prints, until it ends or ^C
-  orlop run --rm job.yaml            and remove it then; the exit code is the first that is not 0
-  kubectl create deployment … | …    a manifest can come from standard input: orlop run -")]
+  orlop run pod.yaml             start it and return
+  orlop run --attach pod.yaml    and show what it prints, until it ends or ^C
+  orlop run --rm job.yaml        and remove it then; the exit code is the first that is not 0
+  kubectl run web --image=IMAGE --dry-run=client -o yaml | orlop run -")]
 pub(super) struct RunArgs {
     /// The manifest, or - for standard input
     manifest: PathBuf,

@@ -33,9 +33,9 @@ const MAX_THREADS: usize = 4;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  orlop serve                                       with /etc/orlop/config.toml, or the defaults if there is none
+  orlop serve                       with /etc/orlop/config.toml, or the defaults if there is none
   orlop serve --config other.toml
-  RUST_LOG=orlop::network=debug,info orlop serve    more of one part in the log
+  RUST_LOG=info,orlop::network=debug orlop serve
 
 Then tell the kubelet: containerRuntimeEndpoint: unix:///run/orlop/orlop.sock")]
 pub(super) struct ServeArgs {

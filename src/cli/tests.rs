@@ -16,6 +16,15 @@ fn the_command_line_is_sound() {
 }
 
 #[test]
+fn every_command_is_explained() {
+    for command in Cli::command().get_subcommands() {
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+    }
+    let run = Cli::command().find_subcommand("run").unwrap().get_long_about().unwrap().to_string();
+    assert!(run.contains("initContainers"), "{run}");
+}
+
+#[test]
 fn what_cannot_be_used_ends_with_64() {
     assert_eq!(code(&["orlop", "frobnicate"]), EXIT_USAGE);
     assert_eq!(code(&["orlop", "exec", "web"]), EXIT_USAGE);

@@ -1,7 +1,7 @@
 //! The agent's log: text for a terminal, JSON for a collector, on standard error.
 //!
-//! Whoever logs of a pod or a container sets the fields `pod` and `container` (ids), on the event or on a span
-//! around the work; then one search finds everything about it.
+//! Whoever logs of a pod or a container sets the fields `pod` (namespace/name), `container` (name) and `id`, on the event
+//! or on a span around the work; then one search finds everything about it.
 
 use std::io::{IsTerminal, stderr};
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -14,6 +15,9 @@ pub(super) struct Pod {
     pub(super) kind: String,
     pub(super) metadata: Metadata,
     pub(super) spec: Spec,
+    /// kubectl writes an empty one.
+    #[serde(default, rename = "status")]
+    pub(super) _status: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -26,6 +30,9 @@ pub(super) struct Metadata {
     pub(super) labels: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) annotations: BTreeMap<String, String>,
+    /// kubectl writes it, mostly null.
+    #[serde(default, rename = "creationTimestamp")]
+    pub(super) _creation_timestamp: Option<IgnoredAny>,
 }
 
 fn default_namespace() -> String {

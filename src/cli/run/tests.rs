@@ -109,6 +109,14 @@ fn what_is_not_supported_is_named_with_its_line() {
 }
 
 #[test]
+fn what_kubectl_run_prints_is_understood() {
+    let printed = "apiVersion: v1\nkind: Pod\nmetadata:\n  creationTimestamp: null\n  labels:\n    run: web\n  name: web\nspec:\n  \
+                   containers:\n  - image: a:1\n    name: web\n    resources: {}\n  dnsPolicy: ClusterFirst\n  \
+                   restartPolicy: Always\nstatus: {}\n";
+    assert_eq!(parse(printed).unwrap().metadata.name, "web");
+}
+
+#[test]
 fn what_cannot_be_a_pod_is_refused() {
     assert!(refusal(&WEB.replace("kind: Pod", "kind: Deployment")).contains("this is Deployment of v1"));
     assert!(refusal(&WEB.replace("name: first", "name: web")).contains("two containers are called \"web\""));
