@@ -81,17 +81,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         mb(compressed as f64),
         mb(size as f64)
     );
+    let before = cpu();
     let inflate = inflate_time(&memory, &options.format)?;
     let rate = |time: Duration| mb(size as f64) / time.as_secs_f64();
-    println!("inflate on one core: {:.2} s ({:.0} MB/s)", inflate.as_secs_f64(), rate(inflate));
+    println!(
+        "inflate on one core: {:.2} s ({:.0} MB/s), {}",
+        inflate.as_secs_f64(),
+        rate(inflate),
+        cpu().since(&before)
+    );
     for _ in 0..options.runs {
         let (time, cpu) = pull(&memory, &options)?;
         println!(
-            "pull: {:.2} s ({:.0} MB/s, {:.2} x one core's inflate), CPU {:.2} s",
+            "pull: {:.2} s ({:.0} MB/s, {:.2} x one core's inflate), {cpu}",
             time.as_secs_f64(),
             rate(time),
             time.as_secs_f64() / inflate.as_secs_f64().max(1e-9),
-            cpu.as_secs_f64()
         );
     }
     Ok(())
@@ -235,7 +240,7 @@ fn inflate_time(memory: &Memory, format: &str) -> Result<Duration, Box<dyn Error
     Ok(started.elapsed())
 }
 
-fn pull(memory: &Arc<Memory>, options: &Options) -> Result<(Duration, Duration), Box<dyn Error>> {
+fn pull(memory: &Arc<Memory>, options: &Options) -> Result<(Duration, Cpu), Box<dyn Error>> {
     let root = options.dir.join(format!("orlop-bench-{}", std::process::id()));
     let store = Store::open(&root)?;
     let puller = Puller::new(store.clone(), Limits::default(), options.parallel);
@@ -247,14 +252,35 @@ fn pull(memory: &Arc<Memory>, options: &Options) -> Result<(Duration, Duration),
     let started = Instant::now();
     runtime.block_on(puller.pull(memory.clone(), &reference, &Platform::host(), &Progress::default()))?;
     let time = started.elapsed();
-    let cpu = cpu() - before;
-    drop((puller, store));
+    let cpu = cpu().since(&before);
+    drop((runtime, puller, store));
     fs::remove_dir_all(&root)?;
     Ok((time, cpu))
 }
 
-/// User and system time of this process.
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
+/// What this process used.
+struct Cpu {
+    user: Duration,
+    system: Duration,
+}
+
+impl Cpu {
+    fn since(self, earlier: &Self) -> Self {
+        Self { user: self.user - earlier.user, system: self.system - earlier.system }
+    }
+}
+
+impl std::fmt::Display for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CPU {:.2} s user, {:.2} s system", self.user.as_secs_f64(), self.system.as_secs_f64())
+    }
+}
+
+/// From `/proc/self/stat`, in ticks of 10 ms.
+fn cpu() -> Cpu {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: Vec<u64> = after_name.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let duration = |at: usize| Duration::from_millis(ticks.get(at).copied().unwrap_or(0) * 10);
+    Cpu { user: duration(11), system: duration(12) }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Inner, LayerInfo, Lease, Store, StoreError, trash};
+use super::{Inner, LayerInfo, Lease, Store, StoreError, lease, trash};
 use crate::image::digest::Digest;
 use crate::image::unpack::Unpacked;
 
@@ -75,8 +75,7 @@ impl Ingest {
             state.layer_usage.inodes += info.inodes;
             state.layers.insert(self.diff_id.clone(), info);
         }
-        drop(state);
-        store.lease_layers(std::slice::from_ref(&self.diff_id))
+        lease::lease(&self.inner, &mut state, std::slice::from_ref(&self.diff_id))
     }
 }
 

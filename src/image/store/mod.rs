@@ -99,7 +99,7 @@ struct State {
     names: HashMap<String, Digest>,
     layers: HashMap<Digest, LayerInfo>,
     leases: HashMap<Digest, usize>,
-    /// Layers whose image was removed while they were leased: they go with the last lease.
+    /// Layers whose image was removed while they were leased: they go with the release of the last lease.
     doomed: HashSet<Digest>,
     layer_usage: Usage,
     /// Records and blobs.

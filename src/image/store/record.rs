@@ -241,7 +241,7 @@ impl Store {
 
     /// Removes an image with all of its names. False if there is none.
     ///
-    /// Layers that nothing else has are deleted in the background, those that a lease has when it ends.
+    /// Layers that nothing else has are deleted in the background, those that a lease has when it is released.
     pub fn remove(&self, id: &Digest) -> Result<bool, StoreError> {
         let inner = &self.inner;
         let _writer = inner.writer();
