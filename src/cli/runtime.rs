@@ -8,6 +8,7 @@ mod control;
 mod exec;
 mod foreground;
 mod record;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -110,13 +111,13 @@ type Result<T> = anyhow::Result<T>;
 pub fn run(args: RuntimeArgs) -> u8 {
     let root = record::Root::new(args.root.clone());
     let done = match args.verb {
-        Verb::Create(create) => begin::create(&root, &create).map(|()| 0),
+        Verb::Create(create) => sealed::ensure().and_then(|()| begin::create(&root, &create)).map(|()| 0),
         Verb::Start { id } => control::start(&root, &id).map(|()| 0),
-        Verb::Run(run) => begin::run(&root, &run),
+        Verb::Run(run) => sealed::ensure().and_then(|()| begin::run(&root, &run)),
         Verb::State { id } => control::state(&root, &id).map(|()| 0),
         Verb::Kill { all, id, signal } => control::kill(&root, &id, &signal, all).map(|()| 0),
         Verb::Delete { force, id } => control::delete(&root, &id, force).map(|()| 0),
-        Verb::Exec(exec) => exec::exec(&root, &exec),
+        Verb::Exec(exec) => sealed::ensure().and_then(|()| exec::exec(&root, &exec)),
     };
     match done {
         Ok(code) => code,

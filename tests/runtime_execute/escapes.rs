@@ -183,3 +183,50 @@ fn cve_2022_24769_inheritable_capabilities_are_empty() {
         running.kill();
     });
 }
+
+#[test]
+fn cve_2025_52881_sysctls_do_not_go_through_the_images_proc() {
+    alone("escapes::cve_2025_52881_sysctls_do_not_go_through_the_images_proc", || {
+        // No /proc is mounted, and the image has files in the places that would be written to.
+        let mut bundle = Bundle::shell("cat /proc/sys/kernel/shmmni");
+        bundle.spec["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/proc");
+        bundle.spec["linux"]["maskedPaths"] = json!([]);
+        bundle.spec["linux"]["readonlyPaths"] = json!([]);
+        let fake = bundle.rootfs().join("proc/sys/kernel");
+        fs::create_dir_all(&fake).unwrap();
+        fs::write(fake.join("shmmni"), "untouched\n").unwrap();
+        bundle.spec["linux"]["sysctl"] = json!({ "kernel.shmmni": "4098" });
+        assert_eq!(bundle.run().output(), "untouched\n");
+    });
+}
+
+#[test]
+fn cve_2025_31133_masked_files_are_covered_by_the_hosts_null_device() {
+    alone("escapes::cve_2025_31133_masked_files_are_covered_by_the_hosts_null_device", || {
+        // /dev of the image is what the container gets, and somebody swaps its null for a link all the time.
+        let mut bundle = Bundle::shell("cat /secret; stat -c '%F %t %T' /secret");
+        let canary = canary(&bundle);
+        bundle.spec["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev");
+        fs::write(bundle.rootfs().join("secret"), "secret\n").unwrap();
+        fs::write(bundle.rootfs().join("target"), "target\n").unwrap();
+        bundle.spec["linux"]["maskedPaths"] = json!(["/secret"]);
+        let dev = bundle.rootfs().join("dev");
+        symlink("/target", dev.join("link")).unwrap();
+        bundle.run();
+        let racer = crate::sys::fork_loop(|| {
+            let _ = crate::sys::exchange(&dev.join("null"), &dev.join("link"));
+        });
+        let mut started = 0;
+        for _ in 0..200 {
+            let outcome = bundle.run();
+            if outcome.failure.is_none() {
+                started += 1;
+                assert_eq!(outcome.stdout, "character special file 1 3\n", "{outcome:#?}");
+            }
+        }
+        racer.stop();
+        assert!(started > 0);
+        untouched(&canary);
+        assert_eq!(fs::read_to_string(bundle.rootfs().join("target")).unwrap(), "target\n");
+    });
+}
