@@ -9,7 +9,11 @@ mod common;
 mod hosts;
 #[path = "registry/pull.rs"]
 mod pull;
+#[path = "registry/push.rs"]
+mod push;
 #[path = "registry/server.rs"]
 mod server;
+#[path = "registry/throughput.rs"]
+mod throughput;
 #[path = "registry/tls.rs"]
 mod tls;

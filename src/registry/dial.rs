@@ -218,3 +218,6 @@ impl Write for Greedy {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 }
+
+#[cfg(test)]
+mod tests;

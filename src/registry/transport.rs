@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, PROXY_AUTHORIZATION};
 use hyper::{Request, Response, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
@@ -38,17 +39,26 @@ pub(crate) fn full(bytes: Bytes) -> Body {
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     client: HyperClient<Connector, Body>,
+    proxy: Arc<ProxyRules>,
 }
 
 impl Http {
     /// Sends a request and waits for the head of the answer, for no longer than `limit`.
     pub(crate) async fn send(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         limit: Duration,
         counters: &Counters,
     ) -> Result<Response<Incoming>> {
         counters.add_requests(1);
+        // Through a tunnel the proxy was told when it was opened; a plain request has to tell it by itself.
+        if request.uri().scheme_str() == Some("http")
+            && let Some(secret) = self.proxy.for_uri(request.uri()).and_then(|proxy| proxy.authorization)
+            && let Ok(mut value) = HeaderValue::from_str(&secret)
+        {
+            value.set_sensitive(true);
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         let host = request.uri().authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
         let result = match tokio::time::timeout(limit, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
@@ -142,7 +152,8 @@ impl Transport {
                 pools.remove(&oldest);
             }
         }
-        let http = Http { client: build(tls.clone(), connect, Arc::clone(&self.proxy)) };
+        let proxy = Arc::clone(&self.proxy);
+        let http = Http { client: build(tls.clone(), connect, Arc::clone(&proxy)), proxy };
         pools.insert(key, (http.clone(), Instant::now()));
         http
     }
@@ -169,7 +180,7 @@ fn build(tls: TlsMaterial, connect: Duration, proxy: Arc<ProxyRules>) -> HyperCl
         .build(connector)
 }
 
-const READ_BUFFER: usize = 512 << 10;
+const READ_BUFFER: usize = 256 << 10;
 
 /// TLS settings that are only made when the first connection needs them: reading the machine's authorities costs
 /// milliseconds and memory that a node with a plain registry never pays.

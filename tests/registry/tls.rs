@@ -193,6 +193,22 @@ async fn nothing_goes_from_tls_to_the_clear() {
     assert_eq!(plain.seen().len(), 0);
 }
 
+#[tokio::test]
+async fn records_are_joined_to_large_chunks() {
+    let Some(pki) = Pki::new() else { return };
+    let blob = noise(3_000_000);
+    let whole = blob.clone();
+    let server = Server::start_tls(Arc::new(pki.server(false)), move |seen| Reply::blob(&whole, seen));
+    let session = session(&server.host(), HostConfig { ca: vec![pki.path("ca.crt")], ..HostConfig::default() });
+    let mut stream = session.blob(&digest(&blob), blob.len() as u64, &[]);
+    let mut chunks = Vec::new();
+    while let Some(chunk) = stream.next_chunk().await.unwrap() {
+        chunks.push(chunk.len());
+    }
+    // Not 183 of 16 KiB.
+    assert!(chunks.len() <= 23 && chunks.iter().sum::<usize>() == blob.len(), "{chunks:?}");
+}
+
 /// A server of HTTP/2 over TLS that answers each request with the same bytes.
 async fn http2_server(pki: &Pki, body: Vec<u8>) -> (std::net::SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
     let mut config = pki.server(false);
