@@ -230,3 +230,49 @@ fn cve_2025_31133_masked_files_are_covered_by_the_hosts_null_device() {
         assert_eq!(fs::read_to_string(bundle.rootfs().join("target")).unwrap(), "target\n");
     });
 }
+
+#[test]
+fn cve_2026_88265_the_null_device_of_the_host_is_left_behind() {
+    alone("escapes::cve_2026_88265_the_null_device_of_the_host_is_left_behind", || {
+        use orlop::runtime::execute::{Attached, Stdio3, spawn};
+        use std::os::unix::fs::MetadataExt;
+        let mut bundle = Bundle::shell("exec sleep 1000");
+        bundle.process()["user"] = json!({ "uid": 1000, "gid": 1000 });
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        let before = null.metadata().unwrap();
+        let io = Stdio3 { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let memfd = crate::support::memfd(&plan);
+        let spawned = spawn(&header, memfd.as_fd(), io, Attached::default()).unwrap();
+        assert!(matches!(
+            orlop::runtime::execute::read_status(spawned.status.as_fd()).unwrap(),
+            orlop::runtime::execute::Report::End
+        ));
+        for fd in 0..3 {
+            let own = fs::metadata(format!("/proc/{}/fd/{fd}", spawned.pid)).unwrap();
+            assert_eq!(own.rdev(), before.rdev());
+            assert_ne!((own.dev(), own.ino()), (before.dev(), before.ino()));
+        }
+        assert_eq!(null.metadata().unwrap().uid(), before.uid());
+        let pid = rustix::process::Pid::from_raw(spawned.pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+
+        // A file of the image in its place is neither used nor given away.
+        bundle.spec["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev");
+        let tmp = bundle.rootfs().join("tmp");
+        bundle.mount(json!({ "destination": "/dev", "source": tmp, "options": ["bind"] }));
+        fs::write(bundle.rootfs().join("tmp/null"), "mine").unwrap();
+        bundle.process()["args"] = json!(["true"]);
+        let (header, plan) = bundle.compile(bundle.overlay(false));
+        let memfd = crate::support::memfd(&plan);
+        let spawned = spawn(&header, memfd.as_fd(), io, Attached::default()).unwrap();
+        let report = orlop::runtime::execute::read_status(spawned.status.as_fd()).unwrap();
+        assert!(matches!(report, orlop::runtime::execute::Report::End), "{report:?}");
+        let pid = rustix::process::Pid::from_raw(spawned.pid).unwrap();
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+        let file = bundle.rootfs().join("tmp/null");
+        assert_eq!(fs::metadata(&file).unwrap().uid(), 0);
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
+    });
+}

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
 use rustix::io::Errno;
@@ -34,7 +34,7 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
         plan.env.push([b"HOME=", home.as_slice()].concat());
     }
     let program = Program::new(&plan)?;
-    own_streams(plan.uid)?;
+    own_streams(&last.tree, plan.uid)?;
     set_limits(&plan.rlimits, last.reporter)?;
     set_scheduling(&plan)?;
     if plan.no_new_privileges {
@@ -64,16 +64,22 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
 }
 
 /// A program that is not root must be able to open its own standard streams again (/dev/stdout). Files of the caller
-/// and the null device, which others use too, stay as they are.
-fn own_streams(uid: u32) -> Step<()> {
+/// stay as they are. The host's null device becomes the container's.
+fn own_streams(tree: &Tree, uid: u32) -> Step<()> {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
-    for stream in streams {
+    for (number, stream) in streams.into_iter().enumerate() {
         let Ok(stat) = fstat(stream) else { continue };
-        let ours = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Fifo | FileType::Socket => true,
-            FileType::CharacterDevice => !is_null(&stat),
-            _ => false,
-        };
+        if is_null(&stat) {
+            // Without one of its own, or with something in its place, the container keeps the host's.
+            if let Ok(own) = null_device(tree) {
+                sys::dup_onto(own.as_fd(), number as i32, false).at(Stage::User, || "use /dev/null".into())?;
+            }
+            continue;
+        }
+        let ours = matches!(
+            FileType::from_raw_mode(stat.st_mode),
+            FileType::Fifo | FileType::Socket | FileType::CharacterDevice
+        );
         if !ours || stat.st_uid == uid {
             continue;
         }
@@ -83,6 +89,15 @@ fn own_streams(uid: u32) -> Step<()> {
         }
     }
     Ok(())
+}
+
+/// The container's null device. It is looked at before it is opened, since opening is what some devices act on.
+fn null_device(tree: &Tree) -> Result<OwnedFd, Errno> {
+    let genuine = |fd: &OwnedFd| if is_null(&fstat(fd)?) { Ok(()) } else { Err(Errno::NODEV) };
+    genuine(&tree.open_plain(b"/dev/null", OFlags::PATH)?)?;
+    let opened = tree.open_plain(b"/dev/null", OFlags::RDWR | OFlags::NOCTTY)?;
+    genuine(&opened)?;
+    Ok(opened)
 }
 
 /// A limit above what this machine lets us set is set as high as it goes, with a warning.
