@@ -82,8 +82,17 @@ fn a_killed_shim_takes_its_pod_down_within_a_second_and_leaves_nothing() {
             let spec = kubelet.container(name, &["sh", "-c", "trap '' TERM HUP; sleep 987654 & wait"]);
             ids.push(kubelet.run(&pod, spec, &config).await.unwrap());
         }
-        end_shim(&pod);
+        // A command without a time limit is not waited for when nobody can tell of its end any more.
+        let mut patient = Kubelet::new(&agent, "").await;
+        let (id, killed) = (ids[0].clone(), pod.clone());
+        let command = async move { patient.exec_for(&id, &["sleep", "1000"], 0).await };
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            end_shim(&killed);
+        };
         let began = Instant::now();
+        let (interrupted, ()) = tokio::join!(command, kill);
+        assert!(interrupted.is_err());
         loop {
             let reply = kubelet.pod_status(&pod).await.unwrap();
             let containers = reply.containers_statuses.iter();

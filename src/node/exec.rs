@@ -32,21 +32,33 @@ const KILLED: Duration = Duration::from_secs(2);
 /// Those who wait for the end of an exec, by the exec's id.
 #[derive(Debug, Default)]
 pub struct Execs {
-    waiting: Mutex<HashMap<String, oneshot::Sender<ExitStatus>>>,
+    waiting: Mutex<HashMap<String, Waiting>>,
+}
+
+/// Somebody who waits for an exec in a pod.
+#[derive(Debug)]
+struct Waiting {
+    pod: String,
+    tell: oneshot::Sender<ExitStatus>,
 }
 
 impl Execs {
-    fn wait_for(&self, id: &str) -> oneshot::Receiver<ExitStatus> {
+    fn wait_for(&self, pod: &str, id: &str) -> oneshot::Receiver<ExitStatus> {
         let (tell, told) = oneshot::channel();
-        self.lock().insert(id.to_owned(), tell);
+        self.lock().insert(id.to_owned(), Waiting { pod: pod.to_owned(), tell });
         told
     }
 
     fn take(&self, id: &str) -> Option<oneshot::Sender<ExitStatus>> {
-        self.lock().remove(id)
+        self.lock().remove(id).map(|waiting| waiting.tell)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<ExitStatus>>> {
+    /// Nobody will tell of the execs of this pod any more: those who wait learn that.
+    pub fn give_up(&self, pod: &str) {
+        self.lock().retain(|_, waiting| waiting.pod != pod);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +78,7 @@ impl Node {
         })?;
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let exec_id = ids::new_id()?;
-        let ended = self.inner.execs.wait_for(&exec_id);
+        let ended = self.inner.execs.wait_for(&pod.id, &exec_id);
         let result = self.run_exec(&pod, &shim, &container, &exec_id, command, ended, deadline).await;
         self.inner.execs.take(&exec_id);
         result

@@ -93,6 +93,7 @@ impl Node {
     /// The shim is gone. If nobody asked it to go, its containers are ended with it: nobody could say how they end.
     async fn shim_gone(&self, pod: &Arc<Pod>) {
         pod.live().shim = None;
+        self.inner.execs.give_up(&pod.id);
         let was_ready = {
             let mut live = pod.live();
             std::mem::replace(&mut live.state, PodState::NotReady) == PodState::Ready
