@@ -65,23 +65,8 @@ fn a_pod_lives_and_leaves_nothing() {
         assert_eq!(status.state(), v1::PodSandboxState::SandboxNotready);
         kubelet.remove_pod(&pod).await.unwrap();
         assert_eq!(code(kubelet.pod_status(&pod).await), Code::NotFound);
-        wait_until_clean(&agent).await;
+        agent.assert_clean().await;
     });
-}
-
-/// The kernel takes a link away some time after its namespace is gone.
-async fn wait_until_clean(agent: &Agent) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let mut left = agent.leftovers();
-        // Namespaces that are ready for the next pods are no leftovers.
-        left.retain(|what| !what.starts_with("link"));
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left over: {left:#?}\n{}", agent.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[test]
@@ -143,7 +128,7 @@ fn removing_a_pod_ends_what_runs_in_it() {
         kubelet.remove_pod(&pod).await.unwrap();
         let all = kubelet.runtime.list_containers(v1::ListContainersRequest::default()).await.unwrap().into_inner();
         assert!(all.containers.is_empty());
-        wait_until_clean(&agent).await;
+        agent.assert_clean().await;
     });
 }
 

@@ -65,7 +65,7 @@ fn a_killed_agent_finds_pods_containers_logs_and_exit_codes_again() {
         kubelet.stop(&steady, 0).await.unwrap();
         assert_eq!(kubelet.status(&steady).await.unwrap().exit_code, 137);
         kubelet.end_pod(&pod).await;
-        assert_clean(&agent).await;
+        agent.assert_clean().await;
     });
 }
 
@@ -114,7 +114,7 @@ fn a_killed_shim_takes_its_pod_down_within_a_second_and_leaves_nothing() {
         );
         kubelet.end_pod(&pod).await;
         kubelet.end_pod(&other).await;
-        assert_clean(&agent).await;
+        agent.assert_clean().await;
     });
 }
 
@@ -148,7 +148,7 @@ fn shim_and_agent_may_die_together() {
         assert_eq!((lost.state(), lost.exit_code), (v1::ContainerState::ContainerExited, 255));
         assert_eq!(running("976543"), 0);
         kubelet.end_pod(&pod).await;
-        assert_clean(&agent).await;
+        agent.assert_clean().await;
     });
 }
 
@@ -189,7 +189,7 @@ fn the_agent_may_be_killed_in_the_middle_of_anything() {
             for left in kubelet.runtime.list_pod_sandbox(list).await.unwrap().into_inner().items {
                 kubelet.end_pod(&left.id).await;
             }
-            assert_clean(&agent).await;
+            agent.assert_clean().await;
         }
     });
 }
@@ -213,19 +213,6 @@ fn a_corrupt_record_is_no_obstacle() {
         kubelet.end_pod(&pod).await;
         let pod = kubelet.run_pod(&config).await.unwrap();
         kubelet.end_pod(&pod).await;
-        assert_clean(&agent).await;
+        agent.assert_clean().await;
     });
-}
-
-async fn assert_clean(agent: &Agent) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let mut left = agent.leftovers();
-        left.retain(|what| !what.starts_with("link"));
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left over: {left:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

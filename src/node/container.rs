@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::rate::CpuRate;
 use super::records::{ContainerRecord, ExitRecord};
-use super::stats::CpuRate;
 use super::types::{ContainerConfig, ContainerState, Resources};
 use super::views::{ContainerView, UserView};
 use crate::image::store::Lease;

@@ -90,7 +90,7 @@ impl Node {
         launch::make_container_dirs(&dir)?;
         let volumes = self.make_volumes(&image, &dir, &config).await?;
         let image_volumes = self.mount_volumes(pod, &config, &mut lease)?;
-        let stop_signal = spec::stop_signal(&config, &defaults.stop_signal).map_err(invalid_spec)?;
+        let stop_signal = spec::stop_signal(&config, &defaults.stop_signal)?;
         let log_path = launch::log_path(&pod.config, &config);
         let record = ContainerRecord {
             version: records::VERSION,
@@ -352,12 +352,4 @@ async fn remove_dir(dir: &Path, small: bool) -> Result<()> {
     let dir = dir.to_path_buf();
     let removed = tokio::task::spawn_blocking(move || records::remove_tree(&dir)).await;
     removed.map_err(|cause| NodeError::internal("removing a container", cause))?
-}
-
-/// A configuration that is no spec, as the caller is told.
-pub(super) fn invalid_spec(cause: spec::SpecError) -> NodeError {
-    match cause {
-        spec::SpecError::RecursiveReadOnly { .. } => NodeError::new(ErrorKind::Known, cause.to_string()),
-        other => NodeError::invalid(other.to_string()),
-    }
 }

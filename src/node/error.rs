@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::spec::SpecError;
+
 /// What kind of failure it is, in the terms that a caller acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -46,6 +48,16 @@ impl NodeError {
 
     pub fn internal(what: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
         Self::new(ErrorKind::Internal, format!("{what}: {cause}"))
+    }
+}
+
+/// A configuration that is no spec is the caller's to mend.
+impl From<SpecError> for NodeError {
+    fn from(cause: SpecError) -> Self {
+        match cause {
+            SpecError::RecursiveReadOnly { .. } => Self::new(ErrorKind::Known, cause.to_string()),
+            other => Self::invalid(other.to_string()),
+        }
     }
 }
 

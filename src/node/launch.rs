@@ -10,13 +10,12 @@ use oci_spec::runtime::Spec;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::container::Container;
-use super::containers::invalid_spec;
 use super::error::{NodeError, Result};
 use super::node::Node;
 use super::pod::Pod;
 use super::records::ContainerRecord;
 use super::spec::{self, Input, ResolvedMount, Volume};
-use super::types::{self, ContainerConfig, NamespaceMode, PodConfig, Propagation};
+use super::types::{self, ContainerConfig, PodConfig, Propagation};
 use super::{files, records};
 use crate::network;
 use crate::runtime::cgroup::{Cgroup, CgroupPath, CreateOptions, Host, Version, default_device_rules};
@@ -54,8 +53,8 @@ impl Node {
             unified_cgroups: self.inner.cgroups.version() == Version::V2,
             host_name: &self.inner.host_name,
         };
-        let environment = spec::environment(&input).map_err(invalid_spec)?;
-        Ok((spec::container(&input).map_err(invalid_spec)?, environment))
+        let environment = spec::environment(&input)?;
+        Ok((spec::container(&input)?, environment))
     }
 
     /// Makes or opens the cgroup of a container and sets its limits.
@@ -160,11 +159,8 @@ pub(super) fn make_container_dirs(dir: &Path) -> Result<()> {
     fs::set_permissions(dir.join("upper"), fs::Permissions::from_mode(0o755)).map_err(failed)
 }
 
-/// The memory that the pod's containers share at /dev/shm, unless they share the host's.
-pub(super) fn mount_shm(dir: &Path, config: &PodConfig) -> Result<()> {
-    if config.security.namespaces.ipc == NamespaceMode::Node {
-        return Ok(());
-    }
+/// Mounts the memory that the pod's containers share at /dev/shm.
+pub(super) fn mount_shm(dir: &Path) -> Result<()> {
     let path = dir.join("shm");
     let failed = |cause: io::Error| NodeError::internal(format!("shared memory {}", path.display()), cause);
     fs::create_dir(&path).map_err(failed)?;

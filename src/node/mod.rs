@@ -29,6 +29,7 @@ mod open;
 mod plan;
 mod pod;
 mod pods;
+mod rate;
 pub mod records;
 mod recovery;
 mod seccomp;

@@ -40,6 +40,8 @@ pub(super) struct Inner {
     pub cgroups: cgroup::Host,
     pub network: Network,
     pub shim_image: ShimImage,
+    /// Shims can hold the pods' shared memory themselves (Linux 6.15).
+    pub shims_hold_memory: bool,
     pub images: Store,
     pub puller: Puller,
     pub registry: crate::registry::Client,

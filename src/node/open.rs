@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::views::CgroupDriver;
 use crate::network::Network;
 use crate::runtime::cgroup;
-use crate::shim::client::ShimImage;
+use crate::shim::client::{ShimImage, detached_mounts_can_be_cloned};
 
 impl Node {
     /// Opens the node of these directories. When it returns, every pod and container that a former agent left is
@@ -47,6 +47,7 @@ impl Node {
                 cgroups,
                 network,
                 shim_image,
+                shims_hold_memory: detached_mounts_can_be_cloned(),
                 images,
                 puller,
                 registry,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::container::Container;
@@ -14,7 +14,7 @@ use super::pod::Pod;
 use super::types::NamespaceMode;
 use crate::runtime::cgroup::{Cgroup, Entry, Version};
 use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
-use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
+use crate::runtime::plan::{CgroupEntry, MountSource, MountStep, Plan, RootSource, SpawnHeader};
 use crate::shim::client::{ContainerIo, ExecIo, ExecRequest, StartRequest};
 
 /// A container that is ready to be started.
@@ -24,6 +24,8 @@ pub(super) struct Launch {
     plan: Vec<u8>,
     cgroup: Option<OwnedFd>,
     log: Option<File>,
+    /// The plan has a mount of the memory that the shim holds.
+    shm: bool,
 }
 
 impl Launch {
@@ -42,7 +44,7 @@ impl Launch {
             } else {
                 ContainerIo::Pipes { log, stdin: config.stdin }
             },
-            shm: false,
+            shm: self.shm,
         }
     }
 }
@@ -76,10 +78,13 @@ impl Node {
         header.join_pid_namespace = joins_pids(container);
         plan.process.env = environment;
         plan.process.die_with_parent = true;
+        let attached =
+            |step: &MountStep| matches!(step, MountStep::Mount(mount) if mount.source == MountSource::Attached);
+        let shm = plan.mounts.iter().any(attached);
         let plan = Plan::Launch(Box::new(plan)).encode().map_err(|cause| failed(&cause))?;
         let path = &container.record.log_path;
         let log = if path.is_empty() { None } else { Some(launch::open_log(Path::new(path))?) };
-        Ok(Launch { header, plan, cgroup: entry, log })
+        Ok(Launch { header, plan, cgroup: entry, log, shm })
     }
 
     /// The plan of a command in a running container: the container's own process with other arguments.
@@ -98,6 +103,14 @@ impl Node {
         plan.process.die_with_parent = true;
         let plan = Plan::Exec(Box::new(plan)).encode().map_err(|cause| failed(&cause))?;
         Ok(Exec { header, plan, cgroup: entry })
+    }
+
+    /// The path that stands for the shared memory that the pod's shim holds, if it does. It tells by there being no
+    /// mount point: the agent that started the pod may have been another.
+    fn shim_memory(&self, pod: &Pod) -> Option<PathBuf> {
+        let path = self.inner.dirs.pod_state(&pod.id).join("shm");
+        let shared = pod.config.security.namespaces.ipc != NamespaceMode::Node;
+        (shared && !path.exists()).then_some(path)
     }
 
     /// The container's writable layer upon the layers of its image.
@@ -130,6 +143,7 @@ impl Node {
             into_cgroup: directory.is_some(),
             cgroup_view: self.cgroup_view(cgroup),
             pod_namespaces: pod_namespaces(pod),
+            attached_shm: self.shim_memory(pod),
             seccomp: filter,
             ..HostFacts::default()
         };

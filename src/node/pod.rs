@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::rate::CpuRate;
 use super::records::PodRecord;
-use super::stats::CpuRate;
 use super::types::{NamespaceMode, PodConfig, PodState};
 use super::views::PodView;
 use crate::network::{InterfaceReader, NetworkRecord};

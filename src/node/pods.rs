@@ -24,6 +24,17 @@ const SHIM_OOM_SCORE_ADJ: i16 = -998;
 /// How long a shim may take to end.
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where the shared memory of a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// It is the host's.
+    Host,
+    /// The shim holds it, mounted nowhere: nothing of it can be left over.
+    Shim,
+    /// Mounted in the pod's state, where the kernel cannot do better.
+    HostMount,
+}
+
 impl Node {
     /// `RunPodSandbox`: makes a pod and gives its id. A second call with the same metadata joins the first, or gets
     /// the id of the pod that the first one made.
@@ -93,7 +104,9 @@ impl Node {
         let (events, told) = mpsc::unbounded_channel();
         let prepare = async {
             files::write(&dir, &pod.config, &self.inner.host_name).map_err(|cause| failed(&cause))?;
-            launch::mount_shm(&dir, &pod.config)?;
+            if self.memory_of(&pod.config) == Memory::HostMount {
+                launch::mount_shm(&dir)?;
+            }
             ShimClient::spawn(&self.inner.shim_image, &pod.id, state.as_fd(), None, events)
                 .map_err(|cause| failed(&cause))
         };
@@ -124,12 +137,21 @@ impl Node {
             uts: new_if(hostname.is_some()),
             hostname: hostname.as_deref().unwrap_or_default(),
             pod_pid: namespaces.pid == NamespaceMode::Pod,
-            shm: ShmSource::None,
+            shm: if self.memory_of(&pod.config) == Memory::Shim { ShmSource::New } else { ShmSource::None },
             sysctls: &sysctls.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>(),
             oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
             cgroups: &[],
         };
         shim.setup(setup).await.map(|_| ())
+    }
+
+    /// Where a new pod's shared memory comes from.
+    fn memory_of(&self, config: &PodConfig) -> Memory {
+        match config.security.namespaces.ipc {
+            NamespaceMode::Node => Memory::Host,
+            _ if self.inner.shims_hold_memory => Memory::Shim,
+            _ => Memory::HostMount,
+        }
     }
 
     /// A pod in the host's network without a hostname of its own has the host's UTS namespace.

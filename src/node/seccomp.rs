@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxSeccomp};
 
-use super::containers::invalid_spec;
 use super::error::{NodeError, Result};
 use super::spec;
 use super::types::{ContainerSecurity, SecurityProfile};
@@ -43,7 +42,7 @@ impl Filters {
         };
         match path {
             Some(path) => self.from_file(path),
-            None => self.built_in(&spec::capabilities(security).map_err(invalid_spec)?),
+            None => self.built_in(&spec::capabilities(security)?),
         }
         .map(Some)
     }

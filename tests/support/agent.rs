@@ -149,6 +149,21 @@ impl Agent {
         left
     }
 
+    /// Nothing of a pod is left, once the kernel has cleared away what goes by itself. Links of namespaces that are ready
+    /// for the next pods are no leftovers.
+    pub async fn assert_clean(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let mut left = self.leftovers();
+            left.retain(|what| !what.starts_with("link"));
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left over: {left:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The cgroup parent for pods of this agent's tests.
     pub fn cgroup(&self) -> String {
         format!("/{}", self.dir.file_name().unwrap().to_string_lossy())
