@@ -112,6 +112,9 @@ fn containers_are_found_by_name_pod_and_beginning_of_the_id() {
     let rows: serde_json::Value = serde_json::from_str(&world.ok(&["ps", "two", "-o", "json"])).unwrap();
     let id = rows[0]["id"].as_str().unwrap();
     assert_eq!(world.ok(&["exec", &id[..12], "--", "x"]), "x\n");
+    world.ok(&["run", &world.manifest("same", "  containers:\n  - {name: same, image: img}\n")]);
+    world.ok(&["rm", "-f", "same"]);
+    assert!(!world.ok(&["pods"]).contains("same"));
     assert!(world.fails(&["stop", "three"]).contains("neither a pod nor a container is called \"three\""));
     let failed = world.orlop(&["exec", "one/web", "--", "exit", "7"]);
     assert_eq!(failed.status.code(), Some(7));

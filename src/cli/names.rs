@@ -65,18 +65,18 @@ impl Inventory {
         }
     }
 
-    /// A pod or a container, whichever `text` names.
+    /// A pod or a container, whichever `text` names. A container of the same name as its own pod is the pod.
     ///
     /// # Errors
-    /// There is none, or more than one, or a pod and a container share the name.
+    /// There is none, or more than one, or a pod and a container of another pod share the name.
     pub(super) fn object(&self, text: &str) -> anyhow::Result<Object> {
-        match (self.pods_named(text).is_empty(), self.containers_named(text).is_empty()) {
-            (false, true) => Ok(Object::Pod(self.pod(text)?)),
+        let (pods, containers) = (self.pods_named(text), self.containers_named(text));
+        let inside = containers.iter().all(|container| pods.iter().any(|pod| pod.id == container.pod_sandbox_id));
+        match (pods.is_empty(), containers.is_empty()) {
+            (false, _) if inside => Ok(Object::Pod(self.pod(text)?)),
             (true, false) => Ok(Object::Container(self.container(text)?)),
             (true, true) => bail!("neither a pod nor a container is called \"{text}\""),
-            (false, false) => bail!(
-                "\"{text}\" is a pod and a container; name the container {text}/{text} or use the beginning of an id"
-            ),
+            (false, _) => bail!("\"{text}\" is a pod, and a container of another; use POD/CONTAINER or an id"),
         }
     }
 

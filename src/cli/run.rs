@@ -99,7 +99,10 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
     for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
         provide_image(&mut client, &pod, container, &http).await?;
     }
-    files::make(&pod, &around)?;
+    if let Err(error) = files::make(&pod, &around) {
+        files::remove(&args.dir, &around.uid)?;
+        return Err(error);
+    }
     let started = start(&mut client, &pod, &sandbox, &around, &args.dir).await?;
     if pod.spec.restart_policy.is_some_and(|policy| policy != RestartPolicy::Never) {
         eprintln!("orlop: note: without a kubelet nothing restarts a container, whatever restartPolicy says");
@@ -108,11 +111,12 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<u8> {
         show(&started, args.output)?;
         return Ok(0);
     }
-    let code = attach::attach(&mut client, &started.containers).await?;
+    let code = attach::attach(&mut client, &started.containers).await;
     if args.rm {
+        // Also when nobody reads the output any more.
         remove(&mut client, &started.id, &args.dir).await?;
     }
-    Ok(code)
+    code
 }
 
 /// The grace period of a container in seconds, as its annotations have it.

@@ -60,13 +60,13 @@ fn random_uid() -> anyhow::Result<String> {
 /// Names the path.
 pub(super) fn make(pod: &Pod, around: &Surroundings) -> anyhow::Result<()> {
     let made = |path: &Path| format!("{} cannot be made", path.display());
+    // Logs may hold secrets, and an emptyDir can be written by every user: nobody else comes in here. Containers do not
+    // come this way, they have the directories mounted.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&around.dir).with_context(|| made(&around.dir))?;
     for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
         let path = around.log_directory().join(&container.name);
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).with_context(|| made(&path))?;
     }
-    // The logs may hold secrets.
-    fs::set_permissions(&around.dir, fs::Permissions::from_mode(0o711))?;
-    fs::set_permissions(around.log_directory(), fs::Permissions::from_mode(0o700))?;
     for volume in &pod.spec.volumes {
         if let Some(host) = &volume.host_path {
             host_path(host).with_context(|| format!("volume \"{}\": hostPath {}", volume.name, host.path))?;
