@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat};
 use rustix::io::Errno;
 use rustix::process::{fchdir, getcwd, umask};
+use rustix::termios::isatty;
 
 use super::context::{Context, Step, refuse, show};
 use super::devices::is_null;
@@ -63,8 +64,8 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
     Err(program.execute())
 }
 
-/// A program that is not root must be able to open its own standard streams again (/dev/stdout). Files of the caller
-/// stay as they are. The host's null device becomes the container's.
+/// A program that is not root must be able to open its own standard streams again (/dev/stdout). Files and
+/// devices of the caller stay as they are. The host's null device becomes the container's.
 fn own_streams(tree: &Tree, uid: u32) -> Step<()> {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     for (number, stream) in streams.into_iter().enumerate() {
@@ -76,10 +77,11 @@ fn own_streams(tree: &Tree, uid: u32) -> Step<()> {
             }
             continue;
         }
-        let ours = matches!(
-            FileType::from_raw_mode(stat.st_mode),
-            FileType::Fifo | FileType::Socket | FileType::CharacterDevice
-        );
+        let ours = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Fifo | FileType::Socket => true,
+            FileType::CharacterDevice => isatty(stream),
+            _ => false,
+        };
         if !ours || stat.st_uid == uid {
             continue;
         }
