@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::container::{Container, Phase};
 use super::error::{ErrorKind, NodeError, Result};
-use super::node::Node;
+use super::index::Node;
 use super::pod::{Pod, has_labels};
 use super::records::{self, ContainerRecord, ExitRecord, StartedRecord};
 use super::types::{ContainerConfig, NamespaceMode, PodConfig, PodState};

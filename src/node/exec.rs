@@ -15,7 +15,7 @@ use tracing::warn;
 use super::container::Container;
 use super::error::{ErrorKind, NodeError, Result};
 use super::ids;
-use super::node::Node;
+use super::index::Node;
 use super::pod::Pod;
 use super::views::ExecOutput;
 use crate::shim::client::{ExecIo, ShimClient};

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 
 use super::container::{Container, Phase};
 use super::ids;
-use super::node::Node;
+use super::index::Node;
 use super::pod::Pod;
 use super::records::{self, ExitRecord};
 use super::types::PodState;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{ErrorKind, NodeError, Result};
-use super::node::Node;
+use super::index::Node;
 use super::pod::Pod;
 use super::records;
 use super::types::{ContainerConfig, Mount};

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::error::{ErrorKind, NodeError, Result};
 use super::ids;
-use super::node::Node;
+use super::index::Node;
 use super::settings::Settings;
 use super::source::RegistrySource;
 use super::spec::ImageDefaults;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::node::Node;
+use super::index::Node;
 
 impl Node {
     /// The `info` of `PodSandboxStatus`.

@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::container::Container;
 use super::error::{NodeError, Result};
-use super::node::Node;
+use super::index::Node;
 use super::pod::Pod;
 use super::records::ContainerRecord;
 use super::spec::{self, Input, ResolvedMount, Volume};

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`Node`] (`node.rs`) | what there is, and how to find it |
+//! | [`Node`] (`index.rs`) | what there is, and how to find it |
 //! | `pods.rs`, `containers.rs` | the life of a pod, of a container |
 //! | `exec.rs`, `stats.rs`, `images.rs`, `status.rs` | the other things that are asked of a node |
 //! | `exits.rs` | what happens when a container or a shim ends |
@@ -21,10 +21,10 @@ mod files;
 mod ids;
 mod image_volumes;
 mod images;
+mod index;
 mod info;
 mod joins;
 mod launch;
-mod node;
 mod open;
 mod plan;
 mod pod;
@@ -43,5 +43,5 @@ mod user;
 pub mod views;
 
 pub use images::PullProgress;
-pub use node::Node;
+pub use index::Node;
 pub use settings::Settings;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::{ErrorKind, NodeError, Result};
-use super::node::{Inner, Node};
+use super::index::{Inner, Node};
 use super::records::Dirs;
 use super::settings::Settings;
 use super::views::CgroupDriver;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::container::Container;
 use super::error::{NodeError, Result};
+use super::index::Node;
 use super::launch;
-use super::node::Node;
 use super::pod::Pod;
 use super::types::NamespaceMode;
 use crate::runtime::cgroup::{Cgroup, Entry, Version};

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::error::{ErrorKind, NodeError, Result};
 use super::ids;
-use super::node::Node;
+use super::index::Node;
 use super::pod::{Pod, has_labels};
 use super::records::{self, PodRecord, StoppedRecord};
 use super::types::{NamespaceMode, PodConfig, PodState};

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::container::{Container, Phase};
 use super::error::Result;
-use super::node::Node;
+use super::index::Node;
 use super::pod::Pod;
 use super::records::{self, ContainerRecord, ExitRecord, PodRecord, StartedRecord};
 use super::types::PodState;

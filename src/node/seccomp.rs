@@ -41,7 +41,7 @@ impl Filters {
             Some(SecurityProfile::RuntimeDefault) => default.map(PathBuf::as_path),
         };
         match path {
-            Some(path) => self.from_file(path),
+            Some(path) => self.read(path),
             None => self.built_in(&spec::capabilities(security)?),
         }
         .map(Some)
@@ -57,7 +57,7 @@ impl Filters {
         self.get(Key::BuiltIn(bounding), || Ok(seccomp::default_profile(bounding)))
     }
 
-    fn from_file(&self, path: &Path) -> Result<SeccompPlan> {
+    fn read(&self, path: &Path) -> Result<SeccompPlan> {
         let failed = |cause: &dyn std::fmt::Display| {
             let path = path.display();
             NodeError::invalid(format!("seccomp profile {path}: {cause}; it must be JSON as the runtime-spec has it"))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::container::Container;
 use super::error::Result;
 use super::ids;
-use super::node::Node;
+use super::index::Node;
 use super::pod::Pod;
 use super::types::ContainerState;
 use super::views::{

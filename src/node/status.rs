@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{ErrorKind, NodeError, Result};
-use super::node::Node;
+use super::index::Node;
 use super::types::{ContainerState, PodState};
 use super::views::{CgroupDriver, Condition, HandlerView, NodeStatus};
 use crate::runtime::cgroup::Version;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::{NodeError, Result};
-use super::node::Node;
+use super::index::Node;
 use super::spec::ResolvedUser;
 use super::types::{ContainerConfig, ContainerSecurity, GroupsPolicy};
 use crate::image::store::Image;

@@ -62,7 +62,7 @@ impl Case {
     }
 
     fn spec(&self) -> Spec {
-        self.with(|input| container(input)).unwrap()
+        self.with(container).unwrap()
     }
 
     fn args(&self) -> Vec<String> {
@@ -98,7 +98,7 @@ fn nothing_to_run_is_an_error_that_names_the_container() {
     let mut case = Case::new();
     case.config.metadata.name = "idle".into();
     (case.image.entrypoint, case.image.cmd) = (vec![], vec![]);
-    let error = case.with(|input| container(input)).unwrap_err();
+    let error = case.with(container).unwrap_err();
     assert!(error.to_string().contains("\"idle\" has nothing to run"), "{error}");
 }
 
@@ -126,11 +126,11 @@ fn a_home_that_is_no_path_does_not_reach_the_environment() {
 fn values_need_not_be_utf8_but_names_must_be_names() {
     let mut case = Case::new();
     case.config.envs = vec![EnvVar { key: "RAW".into(), value: vec![0xff, 0xfe] }];
-    let entries = case.with(|input| environment(input)).unwrap();
+    let entries = case.with(environment).unwrap();
     assert!(entries.contains(&b"RAW=\xff\xfe".to_vec()));
     for (key, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "x\0y")] {
         case.config.envs = vec![EnvVar { key: key.into(), value: value.into() }];
-        assert!(case.with(|input| environment(input)).is_err(), "{key:?}={value:?}");
+        assert!(case.with(environment).is_err(), "{key:?}={value:?}");
     }
 }
 
@@ -187,7 +187,7 @@ fn capabilities_follow_the_order_of_cri() {
 fn an_unknown_capability_is_named() {
     let mut case = Case::new();
     case.config.security.capabilities.add = vec!["FLY".into()];
-    assert!(matches!(case.with(|input| container(input)), Err(SpecError::Capability(name)) if name == "FLY"));
+    assert!(matches!(case.with(container), Err(SpecError::Capability(name)) if name == "FLY"));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn propagation_reaches_the_root_and_recursive_read_only_needs_privacy() {
     mount.recursive_read_only = true;
     mount.readonly = true;
     case.config.mounts = vec![mount.clone()];
-    let error = case.with(|input| container(input)).unwrap_err();
+    let error = case.with(container).unwrap_err();
     assert!(error.to_string().starts_with("RROUnsupported"), "{error}");
     mount.propagation = Propagation::Private;
     case.config.mounts = vec![mount];
