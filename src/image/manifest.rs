@@ -151,7 +151,7 @@ pub struct Manifest {
 /// What a registry or a layout has under a digest or tag.
 #[derive(Clone, Debug)]
 pub enum Document {
-    Index(Index),
+    Index(Box<Index>),
     Manifest(Box<Manifest>),
 }
 
@@ -216,7 +216,7 @@ impl Document {
         let index: Index = serde_json::from_slice(bytes)?;
         check(index.schema_version, index.manifests.len())?;
         index.manifests.iter().try_for_each(Descriptor::check)?;
-        Ok(Self::Index(index))
+        Ok(Self::Index(Box::new(index)))
     }
 
     fn manifest(bytes: &[u8]) -> Result<Self, ManifestError> {

@@ -66,13 +66,13 @@ impl Extra {
             b"uid" => self.uid = optional(value, id).ok_or_else(|| bad("the owner is no number"))?,
             b"gid" => self.gid = optional(value, id).ok_or_else(|| bad("the group is no number"))?,
             b"mtime" => self.mtime = optional(value, time).ok_or_else(|| bad("the time is no number"))?,
-            _ => match key.strip_prefix(b"GNU.sparse.") {
-                Some(key) => {
-                    self.sparse.take(key, value).ok_or(TarError::Sparse { offset, reason: "a record is malformed" })?;
+            // Unknown records mean nothing here: atime, ctime, comment, uname, vendors'.
+            _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    let taken = self.sparse.take(key, value);
+                    taken.ok_or(TarError::Sparse { offset, reason: "a record is malformed" })?;
                 }
-                // Unknown records mean nothing here: atime, ctime, comment, uname, vendors'.
-                None => {}
-            },
+            }
         }
         Ok(())
     }
@@ -86,11 +86,9 @@ impl PaxSparse {
             b"minor" => self.minor = Some(decimal(value)?),
             b"name" => self.name = Some(value.to_vec()),
             b"realsize" | b"size" => self.real_size = Some(decimal(value)?),
-            b"offset" => {
-                if self.offset.replace(decimal(value)?).is_some() {
-                    return None;
-                }
-            }
+            // Two offsets with no length between them.
+            b"offset" if self.offset.is_some() => return None,
+            b"offset" => self.offset = Some(decimal(value)?),
             b"numbytes" => {
                 let offset = self.offset.take()?;
                 self.map.push(Segment { offset, len: decimal(value)? });

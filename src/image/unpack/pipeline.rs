@@ -156,8 +156,10 @@ impl Inflate {
             total += chunk.len() as u64;
             self.send(Piece::Plain(chunk))?;
         }
-        while !ended {
-            let Some(chunk) = self.next()? else { break };
+        if ended {
+            return self.send(Piece::End);
+        }
+        while let Some(chunk) = self.next()? {
             total += chunk.len() as u64;
             self.limits.check_inflated(total, total)?;
             self.send(Piece::Plain(chunk))?;

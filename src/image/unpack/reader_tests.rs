@@ -5,8 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::image::test_layers::Tar;
 
-/// What a reader made of a stream: path and data of each entry, or that it failed.
-fn read(tar: &[u8], buffer: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+/// Path and data of each entry.
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What a reader made of a stream, or that it failed.
+fn read(tar: &[u8], buffer: usize) -> Result<Entries, String> {
     let mut reader = TarReader::new(BufReader::with_capacity(buffer, tar));
     let mut found = Vec::new();
     while let Some(entry) = reader.next().map_err(|error| error.to_string())? {
