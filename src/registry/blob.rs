@@ -198,7 +198,7 @@ impl Download {
 
     async fn advance_unnamed(&mut self) -> Result<Option<Bytes>> {
         if self.sources.is_empty() {
-            self.find_sources()?;
+            self.find_sources().await?;
         }
         loop {
             if self.offset == self.size {
@@ -225,10 +225,10 @@ impl Download {
         }
     }
 
-    fn find_sources(&mut self) -> Result<()> {
+    async fn find_sources(&mut self) -> Result<()> {
         let path = self.session.repository.path();
         let rest = format!("blobs/{}", self.digest);
-        for host in self.session.hosts_for(Capability::Pull)? {
+        for host in self.session.hosts_for(Capability::Pull).await? {
             let uri = host.url(path, &rest, "")?;
             self.sources.push((host, uri));
         }

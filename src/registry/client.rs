@@ -67,30 +67,21 @@ impl Client {
         })
     }
 
-    /// Begins a session with a repository. Reads the settings of its hosts (mirrors, certificates) as they are now.
+    /// Begins a session with a repository. Where the caller has no credentials, those in the configured `auth_files`
+    /// are looked for before the first request. Reads the settings of its hosts (mirrors, certificates) as they are now.
     ///
     /// # Errors
     /// Settings or certificate files that cannot be used; nothing was sent then.
     pub fn session(&self, repository: Repository, credentials: Credentials) -> Result<Session> {
         let hosts = endpoint::plan(&self.inner.config, &self.inner.transport, &repository, &credentials)
             .map_err(|e| e.about(&repository.to_string(), ""))?;
-        Ok(Session { inner: Arc::clone(&self.inner), repository, hosts: hosts.into_iter().map(Arc::new).collect() })
-    }
-
-    /// The credentials that the configured `auth_files` have for a repository; anonymous if there are none. For pulls
-    /// that bring none of their own.
-    ///
-    /// # Errors
-    /// A file that cannot be read, or a credential helper that fails.
-    pub async fn local_credentials(&self, repository: &Repository) -> Result<Credentials> {
-        for path in &self.inner.config.auth_files {
-            if let Some(file) = AuthFile::read(path)?
-                && let Some(found) = file.credentials(repository).await?
-            {
-                return Ok(found);
-            }
-        }
-        Ok(Credentials::Anonymous)
+        let ask_files = credentials.is_anonymous() && !self.inner.config.auth_files.is_empty();
+        Ok(Session {
+            inner: Arc::clone(&self.inner),
+            repository,
+            hosts: Arc::new(hosts.into_iter().map(Arc::new).collect()),
+            with_files: ask_files.then(Arc::default),
+        })
     }
 
     /// What was counted so far.
@@ -104,6 +95,18 @@ impl Client {
 }
 
 impl Inner {
+    /// The credentials that the configured `auth_files` have for a repository.
+    async fn local_credentials(&self, repository: &Repository) -> Result<Option<Credentials>> {
+        for path in &self.config.auth_files {
+            if let Some(file) = AuthFile::read(path)?
+                && let Some(found) = file.credentials(repository).await?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     pub(crate) fn retrier(&self, attempts: u32) -> Retrier {
         Retrier::new(&self.config.retry, attempts)
     }
@@ -147,8 +150,13 @@ impl Inner {
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
     pub(crate) repository: Repository,
-    pub(crate) hosts: Vec<Arc<Endpoint>>,
+    hosts: Hosts,
+    /// For a caller without credentials: the same hosts with those of the machine's files, once these were read.
+    /// Helpers take time, so they are asked by the first request and not by [`Client::session`].
+    with_files: Option<Arc<tokio::sync::OnceCell<Hosts>>>,
 }
+
+type Hosts = Arc<Vec<Arc<Endpoint>>>;
 
 impl Session {
     pub fn repository(&self) -> &Repository {
@@ -156,8 +164,12 @@ impl Session {
     }
 
     /// The hosts that can do something, in the order in which to ask them.
-    pub(crate) fn hosts_for(&self, what: Capability) -> Result<Vec<Arc<Endpoint>>> {
-        let mut hosts: Vec<_> = self.hosts.iter().filter(|host| host.can(what)).cloned().collect();
+    pub(crate) async fn hosts_for(&self, what: Capability) -> Result<Vec<Arc<Endpoint>>> {
+        let all = match &self.with_files {
+            None => &self.hosts,
+            Some(cell) => cell.get_or_try_init(|| self.hosts_with_files()).await?,
+        };
+        let mut hosts: Vec<_> = all.iter().filter(|host| host.can(what)).cloned().collect();
         if hosts.is_empty() {
             return Err(Error::config(format!(
                 "no host is set up that may {what:?} (the \"capabilities\" of the registry and its mirrors)"
@@ -168,6 +180,17 @@ impl Session {
         Ok(hosts)
     }
 
+    async fn hosts_with_files(&self) -> Result<Hosts> {
+        let inner = &self.inner;
+        match inner.local_credentials(&self.repository).await? {
+            None => Ok(Arc::clone(&self.hosts)),
+            Some(found) => {
+                let hosts = endpoint::plan(&inner.config, &inner.transport, &self.repository, &found)?;
+                Ok(Arc::new(hosts.into_iter().map(Arc::new).collect()))
+            }
+        }
+    }
+
     /// Runs an operation at one host after the other until one succeeds. The last host gets all the attempts of the
     /// settings; those before it are left at once for the next.
     pub(crate) async fn on_hosts<T, F, Fut>(&self, what: Capability, reference: &str, operation: F) -> Result<T>
@@ -176,7 +199,7 @@ impl Session {
         Fut: Future<Output = Result<T>>,
     {
         let repository = self.repository.path();
-        let hosts = self.hosts_for(what).map_err(|e| e.about(repository, reference))?;
+        let hosts = self.hosts_for(what).await.map_err(|e| e.about(repository, reference))?;
         let mut earlier = Vec::new();
         for (at, host) in hosts.iter().enumerate() {
             let last = at + 1 == hosts.len();

@@ -97,7 +97,7 @@ impl Session {
         Fut: Future<Output = Result<T>>,
     {
         let name = |error: Error| error.about(self.repository.path(), reference);
-        let hosts = self.hosts_for(Capability::Push).map_err(name)?;
+        let hosts = self.hosts_for(Capability::Push).await.map_err(name)?;
         let host = hosts.iter().find(|host| host.upstream).unwrap_or(&hosts[0]);
         let mut retrier = self.inner.retrier(self.inner.config.retry.attempts);
         loop {

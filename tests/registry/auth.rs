@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use orlop::registry::{Client, Credentials, ErrorKind, ManifestRef, Repository};
+use orlop::registry::{Client, ClientConfig, Credentials, ErrorKind, ManifestRef, Repository};
 
 use crate::common::{MANIFEST, config, noise, read, session_with};
 use crate::server::{Reply, Seen, Server};
@@ -243,4 +243,30 @@ async fn a_passing_failure_of_the_token_server_is_waited_out() {
         |token, _| token == "good",
     );
     session_with(config(), &server.host(), user()).manifest(&tag(), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_without_credentials_gets_those_of_the_machine() {
+    let server = Server::start(|seen| match seen.header("authorization") {
+        Some(USER) => Reply::manifest(MANIFEST),
+        Some(_) => Reply::new(403, ""),
+        None => Reply::new(401, "").header("www-authenticate", "Basic realm=x"),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let auths = format!(r#"{{"auths":{{"{}/team":{{"auth":"dXNlcjpodXNoLWh1c2g="}}}}}}"#, server.host());
+    std::fs::write(&file, auths).unwrap();
+    let config = ClientConfig { auth_files: vec![dir.path().join("none.json"), file.clone()], ..config() };
+    let client = Client::new(config).unwrap();
+    let get = async |path: &str, credentials: Credentials| {
+        let session = client.session(Repository::new(&server.host(), path).unwrap(), credentials).unwrap();
+        session.manifest(&tag(), &[]).await
+    };
+    get("team/app", Credentials::Anonymous).await.unwrap();
+    assert_eq!(get("other/app", Credentials::Anonymous).await.unwrap_err().kind(), ErrorKind::Unauthorized);
+    // Credentials that came with the request are never mixed with those of the machine.
+    assert_eq!(get("team/app", Credentials::basic("pod", "pass")).await.unwrap_err().kind(), ErrorKind::Forbidden);
+    std::fs::write(&file, "{").unwrap();
+    let error = get("team/app", Credentials::Anonymous).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("config.json"), "{error}");
 }
