@@ -1,5 +1,7 @@
 //! The client commands, run as a person runs them, against a node that only remembers what it was asked.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 #[path = "cli/node.rs"]
 mod node;
 

@@ -1,5 +1,7 @@
 //! `orlop serve` as a process: what it refuses, whom it tells, how it ends.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;

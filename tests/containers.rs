@@ -1,5 +1,7 @@
 //! What a container is given: user, rights, mounts, limits, namespaces. Through the CRI socket of a real agent.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 mod support;
 
 use orlop::cri::v1;

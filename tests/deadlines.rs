@@ -1,5 +1,7 @@
 //! A deadline that passes in the middle of an operation ends the waiting, not the operation; the retry gets its result.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 mod support;
 
 use std::time::Duration;

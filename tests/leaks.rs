@@ -1,5 +1,7 @@
 //! A thousand pods come and go, and nothing stays: no mount, cgroup, namespace, link, process, descriptor, file, address.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 mod support;
 
 use std::collections::BTreeMap;

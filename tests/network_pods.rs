@@ -1,5 +1,7 @@
 //! Pods on the network, through the CRI socket of a real agent with the built-in bridge.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 mod support;
 
 use std::time::{Duration, Instant};

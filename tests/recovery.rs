@@ -1,5 +1,7 @@
 //! Nothing is lost when anything dies: the agent is killed in the middle of everything, and shims too.
 
+#![allow(clippy::unwrap_used)] // It is all test code.
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -144,6 +144,7 @@ impl Node {
             cgroup_view: self.cgroup_view(cgroup),
             pod_namespaces: pod_namespaces(pod),
             attached_shm: self.shim_memory(pod),
+            keyring: Some(format!("_ses.{}", container.id())),
             seccomp: filter,
             ..HostFacts::default()
         };
