@@ -15,15 +15,14 @@ use super::name::split_port;
 #[serde(deny_unknown_fields, default)]
 pub struct ClientConfig {
     /// Directories with one folder a registry, each with a `hosts.toml` and certificates in it. The first directory
-    /// that has a folder for the registry (or `_default`) counts. Read anew for each pull. Default:
-    /// `/etc/orlop/certs.d`, `/etc/containerd/certs.d`.
+    /// that has a folder for the registry (or `_default`) counts. Read anew for each pull.
     pub certs_dirs: Vec<PathBuf>,
     /// Files in the form of Docker's `config.json` or of containers' `auth.json`, asked in this order when a pull
-    /// brings no credentials of its own. Default: none.
+    /// brings no credentials of its own.
     pub auth_files: Vec<PathBuf>,
-    /// Obey `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. Default: true.
+    /// Obey `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     pub proxy_from_environment: bool,
-    /// The largest manifest or index that is read, in bytes. Default: 8 MiB (registries take at least 4).
+    /// The largest manifest or index that is read, in bytes. Registries take at least 4 MiB.
     pub max_manifest_size: u64,
     /// Limits of time.
     pub timeouts: Timeouts,
@@ -31,7 +30,7 @@ pub struct ClientConfig {
     pub retry: RetryConfig,
     /// Settings by registry. The key is a host (`registry.example.com:5000`), a host with the beginning of a path
     /// (`docker.io/library`), or `*.example.com` for all hosts below a domain. The longest key that fits counts.
-    /// An entry here with mirrors, a server or TLS settings takes the place of what `certs_dirs` say.
+    /// An entry here takes the place of what `certs_dirs` say about the registry.
     pub hosts: BTreeMap<String, HostConfig>,
 }
 
@@ -72,18 +71,18 @@ fn key_fits(key: &str, registry: &str, full: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// To look up the name, connect and finish the TLS handshake. Default: `10s`.
+    /// To look up the name, connect and finish the TLS handshake.
     #[serde(with = "span")]
     pub connect: Duration,
-    /// From the request to the head of the answer; also for the whole of a manifest or token. Default: `60s`.
+    /// From the request to the head of the answer; also for the whole of a manifest or token.
     #[serde(with = "span")]
     pub response: Duration,
-    /// The time over which the speed of a blob is judged. Default: `30s`.
+    /// The time over which the speed of a blob is judged.
     #[serde(with = "span")]
     pub stall_window: Duration,
     /// The least speed of a blob, in bytes a second over `stall_window`; a slower connection is broken off and the
     /// download continued on a new one. Only the waiting for the registry counts, not that for the disk.
-    /// Default: 4096. 0 turns it off, but a connection without any byte for `stall_window` is still broken off.
+    /// 0 turns it off, but a connection without any byte for `stall_window` is still broken off.
     pub min_rate: u64,
 }
 
@@ -103,15 +102,15 @@ impl Default for Timeouts {
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
     /// How many times at most a request is sent to the last host of a list. The hosts before it (mirrors) are left
-    /// after their first failure. A blob's count starts again with each MiB that came. Default: 5.
+    /// after their first failure. A blob's count starts again with each MiB that came.
     pub attempts: u32,
-    /// The wait after the first failure; doubled after each, with jitter. Default: `250ms`.
+    /// The wait after the first failure; doubled after each, with jitter.
     #[serde(with = "span")]
     pub base: Duration,
-    /// The longest wait between two attempts. Default: `15s`.
+    /// The longest wait between two attempts.
     #[serde(with = "span")]
     pub cap: Duration,
-    /// The longest `Retry-After` of a registry that is waited for; a longer one fails at once. Default: `60s`.
+    /// The longest `Retry-After` of a registry that is waited for; a longer one fails at once.
     #[serde(with = "span")]
     pub max_retry_after: Duration,
 }

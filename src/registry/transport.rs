@@ -177,6 +177,10 @@ fn build(tls: TlsMaterial, connect: Duration, proxy: Arc<ProxyRules>) -> HyperCl
         .http2_initial_connection_window_size(16 << 20)
         .http2_max_frame_size(256 << 10)
         .http2_max_header_list_size(64 << 10)
+        // One connection carries many streams, and a time-out of one does not close it: a peer that went away without
+        // a word has to be noticed, or each retry would go down the same dead pipe. No pings while nothing is asked.
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
         .build(connector)
 }
 

@@ -222,6 +222,23 @@ async fn loopback_is_plain_and_everything_else_is_not() {
 }
 
 #[tokio::test]
+async fn a_plain_registry_that_is_asked_by_tls_is_told_how_to_set_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = std::io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let mut config = config();
+    config.hosts.insert(host.clone(), HostConfig { plain_http: Some(false), ..HostConfig::default() });
+    let session = crate::common::session_with(config, &host, Credentials::Anonymous);
+    let error = session.manifest(&tag(), &[]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(error.to_string().contains("set \"plain_http\" for its host"), "{error}");
+}
+
+#[tokio::test]
 async fn nobody_listens() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut config = config();

@@ -99,6 +99,7 @@ async fn only_known_authorities_are_trusted() {
     let stranger = session(&host, tls(HostConfig::default()));
     let error = stranger.manifest(&tag(), &[]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
     assert_eq!(server.seen().len(), 1);
 
     let careless = session(&host, HostConfig { skip_verify: true, ..HostConfig::default() });
