@@ -47,8 +47,9 @@ impl Agent {
     pub async fn start_with(network: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("orlop-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        // Not below a tmpfs: an overlay's upper directory wants a disk, and so do the tests.
-        let dir = Path::new("/var/tmp").join(name);
+        // On a disk that is no overlay itself: an overlay's upper directory cannot be on one.
+        let base = std::env::var_os("ORLOP_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
+        let dir = Path::new(&base).join(name);
         fs::create_dir_all(&dir).unwrap();
         let config = format!(
             "[paths]\nroot = \"{dir}/root\"\nstate = \"{dir}/run\"\nsocket = \"{dir}/orlop.sock\"\n\
