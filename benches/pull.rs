@@ -90,8 +90,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         rate(inflate),
         cpu().since(&before)
     );
-    for _ in 0..options.runs {
-        let (time, cpu) = pull(&memory, &options)?;
+    // Each run has a directory of its own, and all are deleted at the end: some file systems are slow to give inodes again
+    // that were freed a moment ago.
+    let dir = options.dir.join(format!("orlop-bench-{}", std::process::id()));
+    for run in 0..options.runs {
+        let root = dir.join(run.to_string());
+        fs::create_dir_all(&root)?;
+        let (time, cpu) = pull(&memory, &root, options.parallel)?;
         println!(
             "pull: {:.2} s ({:.0} MB/s, {:.2} x one core's inflate), {cpu}",
             time.as_secs_f64(),
@@ -99,6 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             time.as_secs_f64() / inflate.as_secs_f64().max(1e-9),
         );
     }
+    fs::remove_dir_all(&dir)?;
     Ok(())
 }
 
@@ -240,22 +246,17 @@ fn inflate_time(memory: &Memory, format: &str) -> Result<Duration, Box<dyn Error
     Ok(started.elapsed())
 }
 
-fn pull(memory: &Arc<Memory>, options: &Options) -> Result<(Duration, Cpu), Box<dyn Error>> {
-    let root = options.dir.join(format!("orlop-bench-{}", std::process::id()));
-    let store = Store::open(&root)?;
-    let puller = Puller::new(store.clone(), Limits::default(), options.parallel);
+fn pull(memory: &Arc<Memory>, root: &Path, parallel: usize) -> Result<(Duration, Cpu), Box<dyn Error>> {
+    let store = Store::open(root)?;
+    let puller = Puller::new(store, Limits::default(), parallel);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let reference = "bench.example/image:1".parse()?;
     // What is dirty from before is not this pull's.
-    rustix::fs::syncfs(fs::File::open(&options.dir)?)?;
+    rustix::fs::syncfs(fs::File::open(root)?)?;
     let before = cpu();
     let started = Instant::now();
     runtime.block_on(puller.pull(memory.clone(), &reference, &Platform::host(), &Progress::default()))?;
-    let time = started.elapsed();
-    let cpu = cpu().since(&before);
-    drop((runtime, puller, store));
-    fs::remove_dir_all(&root)?;
-    Ok((time, cpu))
+    Ok((started.elapsed(), cpu().since(&before)))
 }
 
 /// What this process used.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::future::FutureExt;
@@ -28,6 +29,8 @@ struct Inner {
     places: Arc<Semaphore>,
     /// By diff id. Only those who wait keep a transfer alive.
     running: Mutex<HashMap<Digest, Weak<Transfer>>>,
+    /// Memory was used since it was given back.
+    untidy: AtomicBool,
 }
 
 impl fmt::Debug for Inner {
@@ -55,7 +58,9 @@ impl Drop for Transfer {
 impl Transfers {
     pub(super) fn new(store: Store, limits: Limits, parallel: usize) -> Self {
         let places = Arc::new(Semaphore::new(parallel.max(1)));
-        Self { inner: Arc::new(Inner { store, limits, places, running: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner { store, limits, places, running: Mutex::default(), untidy: AtomicBool::new(false) }),
+        }
     }
 
     /// Returns when the layer is in the store.
@@ -84,6 +89,15 @@ impl Transfers {
                 // Someone else's credentials, mirror or luck. Ours may be better.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Gives memory back if there were transfers and none is under way.
+    pub(super) async fn rest(&self) {
+        let idle = self.inner.running().values().all(|transfer| transfer.strong_count() == 0);
+        if idle && self.inner.untidy.swap(false, Ordering::Relaxed) {
+            // Only if the runtime is going down it is not done.
+            tokio::task::spawn_blocking(unpack::trim_memory).await.ok();
         }
     }
 
@@ -159,6 +173,7 @@ struct Job {
 impl Job {
     async fn run(&self) -> Result<Lease, LayerError> {
         self.counters.enter(Phase::Fetching);
+        self.inner.untidy.store(true, Ordering::Relaxed);
         let ingest = self.inner.store.begin_layer(&self.diff_id).map_err(store)?;
         let dir = ingest.dir().map_err(store)?;
         let expected =

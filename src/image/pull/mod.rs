@@ -127,6 +127,18 @@ impl Puller {
         platform: &Platform,
         progress: &Progress,
     ) -> Result<Arc<Image>, PullError> {
+        let pulled = self.run(source, reference, platform, progress).await;
+        self.transfers.rest().await;
+        pulled
+    }
+
+    async fn run(
+        &self,
+        source: Arc<dyn Source>,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &Progress,
+    ) -> Result<Arc<Image>, PullError> {
         let pull = Pull { puller: self, source, reference, platform };
         let resolved = pull.resolve().await?;
         let (raw, config) = pull.config(&resolved.manifest).await?;

@@ -74,6 +74,11 @@ impl Limits {
     }
 }
 
+/// Gives memory that unpacking freed back to the system. To be called when no layer is being unpacked; takes milliseconds.
+pub fn trim_memory() {
+    sys::trim_heap();
+}
+
 /// What a layer has to be.
 #[derive(Clone, Debug)]
 pub struct Expected {

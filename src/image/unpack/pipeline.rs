@@ -21,6 +21,7 @@ use super::apply::{Applied, apply};
 use super::error::UnpackError;
 use super::inflate::{Format, Inflater, MAGIC};
 use super::reader::TarReader;
+use super::sys::Buffer;
 use super::{Expected, Limits};
 use crate::image::digest::Hasher;
 
@@ -109,7 +110,7 @@ impl<G> Job<G> {
 enum Piece {
     /// Inflated bytes, `buffer[..len]`, and the compressed chunks that were used up for them.
     Inflated {
-        buffer: Box<[u8]>,
+        buffer: Buffer,
         len: usize,
         used: Vec<Bytes>,
     },
@@ -122,7 +123,7 @@ enum Piece {
 struct Inflate {
     input: mpsc::Receiver<Input>,
     output: SyncSender<Piece>,
-    emptied: Receiver<Box<[u8]>>,
+    emptied: Receiver<Buffer>,
     /// Buffers that may still be made.
     buffers: usize,
     limits: Limits,
@@ -224,13 +225,13 @@ impl Inflate {
         }
     }
 
-    fn buffer(&mut self) -> Result<Box<[u8]>, UnpackError> {
+    fn buffer(&mut self) -> Result<Buffer, UnpackError> {
         if let Ok(buffer) = self.emptied.try_recv() {
             return Ok(buffer);
         }
         if self.buffers > 0 {
             self.buffers -= 1;
-            return Ok(vec![0; BUFFER].into());
+            return Buffer::new(BUFFER).map_err(|error| UnpackError::io("get memory for a buffer", error));
         }
         self.emptied.recv().map_err(|_| UnpackError::Cancelled)
     }
@@ -265,7 +266,7 @@ fn untar(mut pipe: Pipe, dir: OwnedFd, expected: &Expected, limits: &Limits) -> 
 /// The pieces as one stream, hashed on the way.
 struct Pipe {
     pieces: Receiver<Piece>,
-    recycle: SyncSender<Box<[u8]>>,
+    recycle: SyncSender<Buffer>,
     current: Option<Piece>,
     at: usize,
     ended: bool,
@@ -278,7 +279,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(pieces: Receiver<Piece>, recycle: SyncSender<Box<[u8]>>, expected: &Expected) -> Self {
+    fn new(pieces: Receiver<Piece>, recycle: SyncSender<Buffer>, expected: &Expected) -> Self {
         Self {
             pieces,
             recycle,
