@@ -10,11 +10,12 @@ start_registry
 BENCH_IMAGE=127.0.0.1:$port/bench/busybox:1
 export BENCH_IMAGE
 e2e/image.sh "127.0.0.1:$port" bench/busybox 1 >/dev/null
-cargo bench --quiet --bench node --no-run
+profile=${BENCH_PROFILE:-bench} # dev is enough to see that it works
+cargo bench --quiet --profile "$profile" --bench node --no-run
 for BENCH_NETWORK in bridge host; do
     start_agent
     export BENCH_NETWORK BENCH_AGENT=$agent
     row bench "$BENCH_NETWORK network"
-    cargo bench --quiet --bench node
+    cargo bench --quiet --profile "$profile" --bench node
     stop_agent
 done

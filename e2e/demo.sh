@@ -46,11 +46,16 @@ row exec "orlop exec demo/web -- sh -c 'id; hostname'"
 [ "$(tail -n 1 "$root/exec")" = demo ] || fail "the pod's host name is not its own"
 row stats "orlop stats"
 "$orlop" stats | more
+metrics=$(curl -fs --unix-socket "$state/http.sock" http://localhost/metrics) || fail "http.sock does not answer"
+mean() { # of the calls of one rpc, in ms
+    awk -v rpc="{rpc=\"$1\"}" '$1 ~ "_duration_seconds_(sum|count)" && index($1, rpc) {n[$1 ~ /_sum/] = $2}
+        END {printf "%.1f ms", n[1] / n[0] * 1000}' <<<"$metrics"
+}
+row metrics "PullImage $(mean PullImage), RunPodSandbox $(mean RunPodSandbox), StartContainer $(mean StartContainer), ExecSync $(mean ExecSync)"
 
 # -- death of the agent
 before=$("$orlop" ps -o json)
-kill -9 "$agent"
-wait "$agent" 2>/dev/null || true
+{ kill -9 "$agent" && wait "$agent"; } 2>/dev/null || true
 row 'kill -9' "of the agent; http://$ip:8080/ says: $(page "http://$ip:8080/")"
 sleep 1
 begun=$(now)

@@ -10,7 +10,7 @@ packages=(
     docker-registry                # a real registry
     containernetworking-plugins    # CNI plugins
     iproute2 iptables nftables     # what the tests look at networks with
-    procps python3-venv
+    openssl procps python3-venv
 )
 
 missing=()
