@@ -191,7 +191,7 @@ fn a_privileged_container_has_the_devices_and_the_rights_of_the_host() {
                 security(spec).masked_paths = vec!["/proc/kcore".into()];
             })
             .await;
-        assert_eq!(rig.sh(&id, "test -e /dev/kmsg && test -e /dev/loop-control && echo yes").await, "yes");
+        assert_eq!(rig.sh(&id, "test -c /dev/kmsg && ls /dev | grep -c . >/dev/null && echo yes").await, "yes");
         assert_eq!(
             rig.sh(
                 &id,
@@ -387,14 +387,17 @@ fn devices_are_given_with_their_rights_and_no_others() {
             .run("main", |spec| {
                 spec.devices = vec![v1::Device {
                     container_path: "/dev/noise".into(),
-                    host_path: "/dev/loop-control".into(),
-                    permissions: "r".into(),
+                    host_path: "/dev/kmsg".into(),
+                    permissions: "w".into(),
                 }];
+                // So that nothing but the device rules keeps it from reading.
+                let capabilities = v1::Capability { add_capabilities: vec!["SYSLOG".into()], ..Default::default() };
+                security(spec).capabilities = Some(capabilities);
             })
             .await;
-        assert_eq!(rig.sh(&id, "exec 3</dev/noise && echo read").await, "read");
-        let (exit, _, _) = rig.kubelet.exec(&id, &["sh", "-c", "exec 3>/dev/noise"]).await.unwrap();
-        assert_ne!(exit, 0, "only reading was granted");
+        assert_eq!(rig.sh(&id, "exec 3>/dev/noise && echo open").await, "open");
+        let (exit, _, _) = rig.kubelet.exec(&id, &["sh", "-c", "exec 3</dev/noise"]).await.unwrap();
+        assert_ne!(exit, 0, "only writing was granted");
         let (exit, _, _) =
             rig.kubelet.exec(&id, &["sh", "-c", "mknod /dev/disk b 254 0 && head -c1 /dev/disk"]).await.unwrap();
         assert_ne!(exit, 0, "a node that the container makes gives no access");

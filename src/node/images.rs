@@ -232,7 +232,7 @@ fn credentials(auth: Option<&PullAuth>, registry: &str) -> Result<Credentials> {
 fn registry_error(cause: &crate::registry::Error) -> NodeError {
     use crate::registry::ErrorKind as Kind;
     let kind = match cause.kind() {
-        Kind::Unavailable | Kind::RateLimited => {
+        Kind::Unavailable | Kind::RateLimited | Kind::Canceled => {
             return NodeError::new(ErrorKind::Known, format!("RegistryUnavailable: {cause}"));
         }
         Kind::NotFound => ErrorKind::NotFound,
