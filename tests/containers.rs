@@ -191,7 +191,7 @@ fn a_privileged_container_has_the_devices_and_the_rights_of_the_host() {
                 security(spec).masked_paths = vec!["/proc/kcore".into()];
             })
             .await;
-        assert_eq!(rig.sh(&id, "test -c /dev/kmsg && ls /dev | grep -c . >/dev/null && echo yes").await, "yes");
+        assert_eq!(rig.sh(&id, "test -c /dev/kmsg && echo yes").await, "yes");
         assert_eq!(
             rig.sh(
                 &id,

@@ -213,7 +213,6 @@ async fn images() {
         "auth.identity_token": |r| auth(r).identity_token = big(300_000),
         "auth.registry_token": |r| auth(r).registry_token = big(300_000),
         "auth.server_address": |r| auth(r).server_address = big(2000),
-        "sandbox_config.metadata": |r| r.sandbox_config.as_mut().unwrap().metadata = None,
     });
     let status = || ImageStatusRequest { image: Some(sample::image_spec()), verbose: false };
     wrong!(wire.images.image_status, status(), {
