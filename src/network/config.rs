@@ -98,7 +98,7 @@ pub struct BuiltinConfig {
     /// The MTU of pod interfaces; 0 takes that of the interface that the default route uses.
     pub mtu: u32,
     /// How many ready network namespaces are kept in advance; 0 makes each when it is asked for. One costs some
-    /// 100 KiB of kernel memory.
+    /// 300 KiB of kernel memory.
     pub pool_size: usize,
 }
 

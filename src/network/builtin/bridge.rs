@@ -119,6 +119,8 @@ fn sysctls(bridge: &str, v6: bool) -> Result<(), NetworkError> {
     if v6 {
         set("net/ipv6/conf/all/forwarding", "1")?;
         set(&format!("net/ipv6/conf/{bridge}/accept_ra"), "0")?;
+        // Without its link-local address the node cannot ask for pods, and checking that would take a second.
+        set(&format!("net/ipv6/conf/{bridge}/accept_dad"), "0")?;
         set(&format!("net/ipv6/conf/{bridge}/disable_ipv6"), "0")
     } else {
         ignore_missing(set(&format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"))

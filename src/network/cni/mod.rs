@@ -180,10 +180,16 @@ impl Cni {
         // What an earlier attempt with this id may have left.
         namespace::unpin(&template.netns)?;
         let netns = namespace::prepare(request.netns.take(), Some(&template.netns))?;
+        let counters = match InterfaceReader::open(netns.as_fd()) {
+            Ok(counters) => counters,
+            Err(error) => {
+                self.undo(&request.id, &[], &template.netns).await;
+                return Err(error);
+            }
+        };
         let mut attachments = Vec::new();
         match self.attach_all(&loaded.networks, &template, &mut attachments).await {
             Ok(ips) => {
-                let counters = InterfaceReader::open(netns.as_fd())?;
                 let provider = Provider::Cni { attachments };
                 let record = NetworkRecord { ips, netns_path: Some(template.netns), provider };
                 Ok(PodNetwork { netns, record, counters })
