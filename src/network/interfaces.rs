@@ -30,8 +30,9 @@ pub struct InterfaceReader {
 }
 
 impl InterfaceReader {
-    pub(super) fn new(route: Route) -> Self {
-        Self { route, names: Vec::new() }
+    /// A reader whose interfaces are known: besides loopback one of this index and name.
+    pub(super) fn new(route: Route, index: u32, name: &str) -> Self {
+        Self { route, names: vec![(Route::LOOPBACK, "lo".to_owned(), true), (index, name.to_owned(), false)] }
     }
 
     /// Opens a reader in a namespace, on a thread of its own (some 50 us).
@@ -39,7 +40,10 @@ impl InterfaceReader {
         namespace::on_thread(|| {
             namespace::enter(namespace)
                 .map_err(|error| NetworkError::kernel("entering the network namespace", error))?;
-            Route::open().map(Self::new).map_err(NetworkError::netlink("counters of the pod"))
+            let failed = || NetworkError::netlink("counters of the pod");
+            let mut route = Route::open().map_err(failed())?;
+            let names = route.names().map_err(failed())?;
+            Ok(Self { route, names })
         })
         .map_err(|error| NetworkError::kernel("starting a thread", error))?
     }

@@ -28,8 +28,7 @@ use worker::{Prepared, Shared, State, Waiter};
 
 use super::netlink::{Conntrack, Nft, Route};
 use super::{
-    BuiltinConfig, HostPort, InterfaceReader, NetworkError, NetworkRecord, NotReady, PodNetwork, PodNetworkRequest,
-    Protocol, Provider,
+    BuiltinConfig, HostPort, NetworkError, NetworkRecord, NotReady, PodNetwork, PodNetworkRequest, Protocol, Provider,
 };
 
 /// The built-in network of this node.
@@ -113,7 +112,7 @@ impl Builtin {
             state.addresses.subnets().v6().is_some()
         };
         let host_ports = ports::parse(&request.port_mappings, v6)?;
-        let Prepared { netns, inside, lease } = self.take(request).await?;
+        let Prepared { netns, counters, lease } = self.take(request).await?;
         let address = lease.address;
         self.assign(&request.id, address, &host_ports)?;
         lease.keep();
@@ -121,7 +120,7 @@ impl Builtin {
         Ok(PodNetwork {
             netns,
             record: NetworkRecord { ips: address.ips().collect(), netns_path: None, provider },
-            counters: InterfaceReader::new(inside),
+            counters,
         })
     }
 

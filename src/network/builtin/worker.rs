@@ -20,7 +20,7 @@ use super::bridge::{self, Bridge};
 use super::ports::Ports;
 use super::rules::{self, Policy};
 use crate::network::netlink::{LinkEvent, Nft, Route, Veth};
-use crate::network::{BuiltinConfig, NetworkError, namespace};
+use crate::network::{BuiltinConfig, InterfaceReader, NetworkError, namespace};
 
 /// How long a namespace may outlive its pod before its link is deleted by force.
 const GRACE: Duration = Duration::from_secs(5);
@@ -32,8 +32,7 @@ const INTERFACE: &str = "eth0";
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub netns: OwnedFd,
-    /// A socket inside, for the counters.
-    pub inside: Route,
+    pub counters: InterfaceReader,
     pub lease: Lease,
 }
 
@@ -290,7 +289,7 @@ impl Worker {
     fn serve(&mut self, waiter: Option<Waiter>, plan: Plan) {
         let lease = Lease { address: plan.address, shared: Arc::downgrade(&self.shared) };
         let (given, reply) = waiter.map_or((None, None), |waiter| (waiter.given, Some(waiter.reply)));
-        let made = self.make(given, plan).map(|(netns, inside)| Prepared { netns, inside, lease });
+        let made = self.make(given, plan).map(|(netns, counters)| Prepared { netns, counters, lease });
         match &made {
             Ok(_) => self.succeed(),
             Err(error) => self.fail(error),
@@ -323,7 +322,7 @@ impl Worker {
     }
 
     /// Makes one namespace and goes home.
-    fn make(&mut self, given: Option<OwnedFd>, plan: Plan) -> Result<(OwnedFd, Route), NetworkError> {
+    fn make(&mut self, given: Option<OwnedFd>, plan: Plan) -> Result<(OwnedFd, InterfaceReader), NetworkError> {
         let ours = given.is_none();
         let made = self.make_there(given, plan);
         if let Err(error) = namespace::enter(&self.home) {
@@ -339,7 +338,7 @@ impl Worker {
         made
     }
 
-    fn make_there(&mut self, given: Option<OwnedFd>, plan: Plan) -> Result<(OwnedFd, Route), NetworkError> {
+    fn make_there(&mut self, given: Option<OwnedFd>, plan: Plan) -> Result<(OwnedFd, InterfaceReader), NetworkError> {
         let Plan { address, subnets, bridge } = plan;
         let netns = match given {
             Some(netns) => namespace::enter(&netns).map(|()| netns),
@@ -365,7 +364,7 @@ impl Worker {
             .filter_map(|(ip, gateway)| Some((IpNet::new(ip, gateway.prefix_len()).ok()?, gateway.addr())))
             .collect();
         inside.pod_addresses(index, &addresses, bridge.mac).map_err(NetworkError::netlink(INTERFACE))?;
-        Ok((netns, inside))
+        Ok((netns, InterfaceReader::new(inside, index, INTERFACE)))
     }
 
     /// Frees the addresses of links that are gone.

@@ -13,8 +13,6 @@ const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
 const UP: u32 = libc::IFF_UP as u32;
-/// Loopback has this index in every namespace.
-const LOOPBACK: u32 = 1;
 
 /// Multicast group of link changes, as a bit of the bind mask.
 const GROUP_LINK: u32 = 1 << (libc::RTNLGRP_LINK - 1);
@@ -72,6 +70,9 @@ pub(in crate::network) struct Veth<'a> {
 }
 
 impl Route {
+    /// The index of loopback, in every namespace.
+    pub const LOOPBACK: u32 = 1;
+
     /// A socket in the namespace of the calling thread.
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self(Socket::open(None, 0)?))
@@ -194,7 +195,7 @@ impl Route {
 
     /// Brings loopback up.
     pub fn loopback_up(&mut self) -> Result<(), NetlinkError> {
-        self.set_up(LOOPBACK)
+        self.set_up(Self::LOOPBACK)
     }
 
     /// Makes a veth pair whose near end is an up port of a bridge, in hairpin mode: what a pod sends to itself by way
@@ -227,7 +228,7 @@ impl Route {
     /// In a pod's namespace: loopback and the interface up, its index.
     pub fn pod_links_up(&mut self, name: &str) -> Result<u32, NetlinkError> {
         let mut batch = Batch::new();
-        link_message(&mut batch, libc::RTM_NEWLINK, 0, LOOPBACK, UP, UP);
+        link_message(&mut batch, libc::RTM_NEWLINK, 0, Self::LOOPBACK, UP, UP);
         link_message(&mut batch, libc::RTM_NEWLINK, 0, 0, UP, UP).string(libc::IFLA_IFNAME, name);
         link_message(&mut batch, libc::RTM_GETLINK, 0, 0, 0, 0).string(libc::IFLA_IFNAME, name);
         batch.u32(libc::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
