@@ -93,10 +93,12 @@ END
 start_agent() {
     "$orlop" serve --config "$root/config.toml" >>"$agent_log" 2>&1 &
     agent=$!
-    until "$orlop" pods >/dev/null 2>&1; do
+    for _ in $(seq 2000); do
+        "$orlop" pods >/dev/null 2>&1 && return
         kill -0 "$agent" 2>/dev/null || fail "the agent ended"
         sleep 0.01
     done
+    fail "the agent does not answer"
 }
 
 stop_agent() {
