@@ -121,3 +121,38 @@ fn a_node_without_a_network_says_so_and_runs_pods_in_that_of_the_host() {
         kubelet.end_pod(&pod).await;
     });
 }
+
+/// A plugin that gives an address, and never takes it back.
+const STUBBORN: &str = r#"#!/bin/sh
+case "$CNI_COMMAND" in
+ADD) echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.9.8.7/24","interface":0}]}' ;;
+DEL) echo '{"cniVersion":"1.0.0","code":999,"msg":"not today"}'; exit 1 ;;
+VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}' ;;
+esac
+"#;
+
+#[test]
+fn a_pod_is_removed_though_its_network_cannot_be_given_back() {
+    in_netns(|| async {
+        let plugins = tempfile::tempdir().unwrap();
+        let path = plugins.path().join("stubborn");
+        std::fs::write(&path, STUBBORN).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let conf = r#"{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"stubborn"}]}"#;
+        std::fs::write(plugins.path().join("10-test.conflist"), conf).unwrap();
+        let dir = plugins.path().display();
+        let agent =
+            Agent::start_with(&format!("kind = \"cni\"\n[network.cni]\nconf_dir = \"{dir}\"\nbin_dirs = [\"{dir}\"]"))
+                .await;
+        let mut kubelet = Kubelet::new(&agent, "").await;
+        let config = kubelet.pod("stuck");
+        let pod = kubelet.run_pod(&config).await.unwrap();
+        let status = kubelet.pod_status(&pod).await.unwrap().status.unwrap();
+        assert_eq!(status.network.unwrap().ip, "10.9.8.7");
+        let stopped = kubelet.stop_pod(&pod).await.unwrap_err();
+        assert!(stopped.message().contains("not today"), "{stopped}");
+        kubelet.remove_pod(&pod).await.unwrap();
+        assert_eq!(code(kubelet.pod_status(&pod).await), Code::NotFound);
+        agent.assert_clean().await;
+    });
+}

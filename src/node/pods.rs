@@ -242,6 +242,16 @@ impl Node {
         Ok(())
     }
 
+    /// Lets go of a network whose teardown fails; plugins are asked again at the next start. If it was not the network
+    /// that failed, the failure stays.
+    fn abandon_network(&self, pod: &Arc<Pod>, failure: &NodeError) -> Result<()> {
+        let Some(record) = pod.live().network.take() else { return Err(failure.clone()) };
+        warn!(pod = %pod.label(), %failure, "the pod is removed without giving its network back");
+        let abandoned = self.inner.network.abandon(&network_request(pod), &record);
+        abandoned.map_err(|cause| NodeError::internal(format!("network of pod {}", pod.label()), cause))?;
+        records::remove(&self.inner.dirs.pod(&pod.id).join("network.json"))
+    }
+
     /// `RemovePodSandbox`: stops the pod, removes its containers and all that is recorded of it.
     pub async fn remove_pod(&self, id: &str) -> Result<()> {
         let Ok(pod) = self.find_pod(id) else { return Ok(()) };
@@ -249,7 +259,11 @@ impl Node {
         if self.find_pod(&pod.id).is_err() {
             return Ok(());
         }
-        self.stop_in_turn(&pod).await?;
+        if let Err(failure) = self.stop_in_turn(&pod).await {
+            // A network that cannot be given back now is no reason to keep the pod.
+            self.abandon_network(&pod, &failure)?;
+            self.stop_in_turn(&pod).await?;
+        }
         for container in self.containers_of(&pod.id) {
             self.remove_in_turn(&container).await?;
         }
