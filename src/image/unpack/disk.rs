@@ -13,10 +13,11 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::Limits;
 use super::error::UnpackError;
+use super::flush::Flusher;
 use super::reader::{Entry, Kind};
 use super::tree::{self, DirId, Node, ROOT, Tree};
-use super::{Limits, sys};
 
 /// What one block of the usual file systems holds. Sizes are counted in these.
 const BLOCK: u64 = 4096;
@@ -25,7 +26,7 @@ const OPEN_DIRS: usize = 64;
 /// Writing to the disk begins after so many bytes of a file, so that little is left to wait for at the end.
 const FLUSH_EVERY: u64 = 8 << 20;
 /// Files of at least this size are written back when they are complete.
-const FLUSH_FROM: u64 = 64 << 10;
+const FLUSH_FROM: u64 = 32 << 10;
 /// The free space is looked at after so many bytes.
 const CHECK_EVERY: u64 = 64 << 20;
 
@@ -53,11 +54,22 @@ pub(crate) struct Disk<'a> {
     bytes: u64,
     inodes: u64,
     unchecked: u64,
+    flusher: Flusher,
 }
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(root: OwnedFd, limits: &'a Limits) -> Self {
-        Self { root, limits, open: HashMap::new(), clock: 0, path: Vec::new(), bytes: BLOCK, inodes: 1, unchecked: 0 }
+        Self {
+            root,
+            limits,
+            open: HashMap::new(),
+            clock: 0,
+            path: Vec::new(),
+            bytes: BLOCK,
+            inodes: 1,
+            unchecked: 0,
+            flusher: Flusher::default(),
+        }
     }
 
     pub(crate) fn begin(&mut self, path: &[u8]) {
@@ -109,7 +121,7 @@ impl<'a> Disk<'a> {
         file.written += len;
         if file.written - file.flushed >= FLUSH_EVERY {
             file.flushed = file.written;
-            sys::start_writeback(file.fd.as_fd());
+            self.flusher.start(file.fd.as_fd());
         }
         Ok(())
     }
@@ -139,7 +151,7 @@ impl<'a> Disk<'a> {
         self.xattrs(Target::Open(fd), &entry.xattrs)?;
         self.told("set the time", fs::futimens(fd, &times(entry.mtime)))?;
         if file.written - file.flushed >= FLUSH_FROM {
-            sys::start_writeback(fd);
+            self.flusher.finish(file.fd);
         }
         let blocks = file.written.div_ceil(BLOCK) * BLOCK;
         self.bytes += blocks;

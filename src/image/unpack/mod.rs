@@ -1,7 +1,7 @@
 //! A layer's stream to a directory that overlayfs can use as a lower one.
 //!
 //! Nothing compressed is kept. A layer has two threads: one inflates, the other hashes both streams, reads the tar and
-//! writes the files, straight from the buffers that were inflated into. Inflating bounds a pull (about 420 MB/s a core, a
+//! writes the files, straight from the buffers that were inflated into; a third keeps the disk busy meanwhile. Inflating bounds a pull (about 420 MB/s a core, a
 //! quarter of what hashing does), so it has a thread for itself.
 //!
 //! What a layer says is not trusted: see [`tree`] and [`disk`] for how paths stay inside, [`Limits`] for how much it may
@@ -10,6 +10,7 @@
 mod apply;
 mod disk;
 mod error;
+mod flush;
 mod header;
 mod inflate;
 mod pax;

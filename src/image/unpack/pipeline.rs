@@ -28,7 +28,7 @@ use crate::image::digest::Hasher;
 /// Bytes of a buffer between the threads: large enough that handing it over costs nothing, small enough for a cache.
 const BUFFER: usize = 256 << 10;
 /// Buffers of a layer.
-const BUFFERS: usize = 8;
+const BUFFERS: usize = 16;
 /// Chunks of the network that wait to be inflated.
 const QUEUE: usize = 32;
 

@@ -3,16 +3,16 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
-/// Starts to write a file's dirty pages to disk, and does not wait for it.
+/// Starts to write a file's dirty pages to disk, and does not wait until they are there.
 ///
 /// It is only a hint: whatever it does not do, the sync before the layer is committed does, and reports errors too.
-pub(super) fn start_writeback(fd: BorrowedFd<'_>) {
+pub(super) fn start_writeback(fd: &impl AsFd) {
     // SAFETY: sync_file_range(2) takes no pointers; the descriptor is open for as long as it is borrowed.
     unsafe {
-        libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+        libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
     }
 }
 
