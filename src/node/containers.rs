@@ -286,6 +286,10 @@ impl Node {
         let small = !dir.join("volumes").exists();
         remove_dir(&dir, small).await?;
         self.forget_container(container.id());
+        if let Some(lease) = container.live().lease.take() {
+            // Layers of an image that was removed go with their last container.
+            lease.release();
+        }
         info!(container = %container.config.metadata.name, id = %container.id(), "container is removed");
         Ok(())
     }

@@ -23,6 +23,7 @@ use super::error::NodeError;
 use super::spec::{ImageDefaults, ResolvedUser};
 use super::types::{ContainerConfig, PodConfig};
 use crate::image::digest::Digest;
+use crate::image::store::scatter;
 
 /// The version that is written into records; a reader refuses what is newer.
 pub const VERSION: u32 = 1;
@@ -136,6 +137,9 @@ impl Dirs {
         for dir in [self.pods(), self.containers(), self.state.join("pods"), self.state.join("containers")] {
             make_dir(&dir, 0o700)?;
         }
+        // Directories that come and go all the time.
+        scatter(&self.pods());
+        scatter(&self.containers());
         Ok(())
     }
 }

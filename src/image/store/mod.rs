@@ -40,6 +40,7 @@ use sync::SyncGate;
 pub use image::{Image, ImageLayer, NewImage};
 pub use ingest::Ingest;
 pub use lease::Lease;
+pub(crate) use open::scatter;
 pub use open::{Dropped, OpenReport};
 
 /// Hex digits from which on a shortened id is looked up.

@@ -90,7 +90,7 @@ fn lock(root: &Path) -> Result<OwnedFd, StoreError> {
 /// Tells ext4 that what is in a directory is not related. Layers that are unpacked side by side then have their inodes in
 /// different parts of the disk; and one that is made again after its deletion does not look for free inodes among those
 /// that were freed a moment ago, which ext4 without a journal passes over one by one. Other file systems know no such hint.
-fn scatter(dir: &Path) {
+pub(crate) fn scatter(dir: &Path) {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let Ok(dir) = fs::File::open(dir) else { return };
     if let Ok(flags) = ioctl_getflags(&dir) {
