@@ -252,10 +252,10 @@ fn a_readonly_root_refuses_writes_but_has_its_directories() {
     alone("filesystem::a_readonly_root_refuses_writes_but_has_its_directories", || {
         let mut bundle = Bundle::shell("pwd; touch /x 2>&1; touch /dev/shm/x && echo ok");
         bundle.spec["root"]["readonly"] = json!(true);
-        bundle.process()["cwd"] = json!("/work/deep");
+        bundle.process()["cwd"] = json!("/made/deep");
         for overlay in [false, true] {
             let outcome = if overlay { bundle.run_with(bundle.overlay(true)) } else { bundle.run() };
-            assert_eq!(outcome.output(), "/work/deep\ntouch: /x: Read-only file system\nok\n");
+            assert_eq!(outcome.output(), "/made/deep\ntouch: /x: Read-only file system\nok\n");
         }
     });
 }

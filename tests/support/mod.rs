@@ -5,3 +5,4 @@ pub mod agent;
 pub mod image;
 pub mod kubelet;
 pub mod registry;
+pub mod rig;

@@ -17,25 +17,10 @@ use crate::cri::v1::{
     LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
     NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityProfile,
 };
+use crate::node::spec::{default_masked_paths, default_readonly_paths};
 
 /// Grace period of a container in seconds, under the name that kubelets use.
 pub(super) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
-
-/// What kubelets ask of a runtime for a container that is not privileged.
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// CPU shares of one CPU, and the least that the kernel takes.
 const SHARES_PER_CPU: i64 = 1024;
@@ -285,8 +270,8 @@ fn resources(wanted: &ResourceRequirements) -> anyhow::Result<LinuxContainerReso
 
 fn security(pod: &Pod, context: &ContainerSecurity) -> anyhow::Result<LinuxContainerSecurityContext> {
     let of_pod = &pod.spec.security_context;
-    let paths =
-        |all: &[&str]| if context.privileged { Vec::new() } else { all.iter().map(|p| (*p).to_owned()).collect() };
+    // As a kubelet asks for a container that is not privileged.
+    let hide = |paths: fn() -> Vec<String>| if context.privileged { Vec::new() } else { paths() };
     let profile = context.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
     let seccomp = if context.privileged { unconfined() } else { seccomp(profile)? };
     Ok(LinuxContainerSecurityContext {
@@ -302,8 +287,8 @@ fn security(pod: &Pod, context: &ContainerSecurity) -> anyhow::Result<LinuxConta
         readonly_rootfs: context.read_only_root_filesystem,
         supplemental_groups: groups(pod),
         no_new_privs: context.allow_privilege_escalation == Some(false),
-        masked_paths: paths(&MASKED),
-        readonly_paths: paths(&READONLY),
+        masked_paths: hide(default_masked_paths),
+        readonly_paths: hide(default_readonly_paths),
         seccomp: Some(seccomp),
         ..LinuxContainerSecurityContext::default()
     })

@@ -9,6 +9,7 @@ use crate::node::types::{
     Capabilities, ContainerSecurity, GroupsPolicy, NamespaceMode, NamespaceOptions, PodSecurity, SeLinuxOptions,
     SecurityProfile, UserNamespace,
 };
+use crate::runtime::compile::CAPABILITY_NAMES;
 
 /// Ids of users and groups; the last one means "none" to the kernel.
 const IDS: std::ops::RangeInclusive<i64> = 0..=(u32::MAX as i64 - 1);
@@ -248,53 +249,8 @@ fn capabilities(c: v1::Capability) -> Checked<Capabilities> {
 fn capability(name: &str) -> Checked<String> {
     let upper = name.to_ascii_uppercase();
     let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if plain == "ALL" || CAPABILITIES.contains(&plain) {
+    if plain == "ALL" || CAPABILITY_NAMES.contains(&plain) {
         return Ok(plain.to_owned());
     }
     Err(Invalid::new(format!("{} is no capability", quoted(name))))
 }
-
-/// capabilities(7), in the kernel's order.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];

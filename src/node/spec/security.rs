@@ -7,6 +7,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxCapabilitiesBuilder}
 
 use super::SpecError;
 use crate::node::types::{ContainerSecurity, SecurityProfile};
+use crate::runtime::compile::CAPABILITY_NAMES;
 
 /// What a container may do unless it is told otherwise: the set that Docker, containerd and CRI-O users know.
 const DEFAULT: [Capability; 14] = [
@@ -26,50 +27,10 @@ const DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
 ];
 
-/// Every capability of Linux, in the order of capability(7)'s names.
-const ALL: [Capability; 41] = [
-    Capability::AuditControl,
-    Capability::AuditRead,
-    Capability::AuditWrite,
-    Capability::BlockSuspend,
-    Capability::Bpf,
-    Capability::CheckpointRestore,
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::DacReadSearch,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::IpcLock,
-    Capability::IpcOwner,
-    Capability::Kill,
-    Capability::Lease,
-    Capability::LinuxImmutable,
-    Capability::MacAdmin,
-    Capability::MacOverride,
-    Capability::Mknod,
-    Capability::NetAdmin,
-    Capability::NetBindService,
-    Capability::NetBroadcast,
-    Capability::NetRaw,
-    Capability::Perfmon,
-    Capability::Setfcap,
-    Capability::Setgid,
-    Capability::Setpcap,
-    Capability::Setuid,
-    Capability::SysAdmin,
-    Capability::SysBoot,
-    Capability::SysChroot,
-    Capability::SysModule,
-    Capability::SysNice,
-    Capability::SysPacct,
-    Capability::SysPtrace,
-    Capability::SysRawio,
-    Capability::SysResource,
-    Capability::SysTime,
-    Capability::SysTtyConfig,
-    Capability::Syslog,
-    Capability::WakeAlarm,
-];
+/// Every capability of Linux.
+fn all() -> HashSet<Capability> {
+    CAPABILITY_NAMES.iter().filter_map(|name| Capability::from_str(name).ok()).collect()
+}
 
 /// The order of CRI: `ALL` is added, `ALL` is dropped, then single names are added, then dropped. The inheritable set
 /// stays empty, unless ambient capabilities ask for it (CVE-2022-24769 and its kin).
@@ -78,7 +39,7 @@ pub fn capabilities(security: &ContainerSecurity) -> Result<LinuxCapabilities, S
     let is_all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
     let mut set: HashSet<Capability> = DEFAULT.into_iter().collect();
     if security.privileged || is_all(&asked.add) {
-        set = ALL.into_iter().collect();
+        set = all();
     }
     if !security.privileged {
         if is_all(&asked.drop) {
