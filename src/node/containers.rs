@@ -168,6 +168,8 @@ impl Node {
             }
             Err(failure) => {
                 warn!(pod = %pod.label(), container = %container.config.metadata.name, %failure, "container did not start");
+                // If it was the connection that failed, the process may be there all the same.
+                self.kill_cgroup(&container).await;
                 let exit = ExitRecord {
                     started_at: 0,
                     finished_at: ids::now(),

@@ -78,8 +78,12 @@ impl Node {
         self.remove_cgroup(&container).await;
     }
 
-    /// Writes the end down, then tells those who wait. The end counts even when the disk does not take it.
+    /// Writes the end down, then tells those who wait. The first end counts, and it counts even when the disk does not
+    /// take it.
     pub(super) fn record_exit(&self, container: &Arc<Container>, exit: ExitRecord) {
+        if matches!(container.phase(), Phase::Exited(_)) {
+            return;
+        }
         let path = self.inner.dirs.container(container.id()).join("exit.json");
         if let Err(failure) = records::write(&path, &exit) {
             error!(id = %container.id(), %failure, "the end of a container could not be recorded");
