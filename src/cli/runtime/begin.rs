@@ -12,7 +12,9 @@ use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use super::record::{Record, Root, stat, write_whole};
 use super::{CreateArgs, Result, RunArgs, foreground};
-use crate::runtime::cgroup::{Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version};
+use crate::runtime::cgroup::{
+    Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
+};
 use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
 use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, read_status, spawn};
 use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
@@ -160,10 +162,19 @@ fn make_cgroup(spec: &Spec, id: &str) -> Result<Cgroup> {
         Some(path) => format!("/{path}"),
         None => format!("/{id}"),
     };
-    let none = LinuxResources::default();
-    let resources = linux.and_then(|l| l.resources().as_ref()).unwrap_or(&none);
+    let resources = resources(linux.and_then(|l| l.resources().as_ref()));
     let options = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
-    Ok(Host::detect()?.create(&CgroupPath::new(&path)?, resources, options)?)
+    Ok(Host::detect()?.create(&CgroupPath::new(&path)?, &resources, options)?)
+}
+
+/// The limits of the specification. Its device rules come before those that every container has; engines rely on it
+/// and say no more than "nothing else".
+fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
+    let mut resources = asked.cloned().unwrap_or_default();
+    let mut devices = resources.devices().clone().unwrap_or_default();
+    devices.extend(default_device_rules());
+    resources.set_devices(Some(devices));
+    resources
 }
 
 /// What the compiler is told of the host, and the directory for clone3.
