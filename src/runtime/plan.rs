@@ -234,6 +234,9 @@ pub struct ProcessPlan {
     pub io_priority: Option<u32>,
     /// As personality(2) takes it.
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicyPlan>,
+    /// The CPUs that it runs on once it is in its cgroups, as sched_setaffinity(2) takes them; empty: as it comes.
+    pub cpus: Vec<u64>,
     pub seccomp: Option<SeccompPlan>,
     pub terminal: Option<TerminalPlan>,
     /// Killed when its parent dies: that of a shim must not outlive it. A set-user-ID program sheds this.
@@ -256,6 +259,15 @@ pub struct Rlimit {
     pub resource: u32,
     pub soft: u64,
     pub hard: u64,
+}
+
+/// As set_mempolicy(2) takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicyPlan {
+    /// `MPOL_*` with `MPOL_F_*`.
+    pub mode: u32,
+    /// Bit n of word m is node 64 m + n.
+    pub nodes: Vec<u64>,
 }
 
 /// `struct sched_attr` of sched_setattr(2).

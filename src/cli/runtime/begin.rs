@@ -134,7 +134,15 @@ fn load_spec(path: &Path) -> Result<Spec> {
         bail!("{} has {size} bytes; no more than {MAX_SPEC} are read", path.display());
     }
     let text = fs::read(path).with_context(name)?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no OCI specification", path.display()))
+    let (spec, warnings) =
+        compile::read_spec(&text).with_context(|| format!("{} is no OCI specification", path.display()))?;
+    warn(&warnings);
+    Ok(spec)
+}
+
+/// What is done otherwise than asked for, told to whoever called.
+pub(super) fn warn(texts: &[String]) {
+    texts.iter().for_each(|text| eprintln!("orlop runtime: warning: {text}"));
 }
 
 fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {

@@ -12,7 +12,7 @@ use super::record::{Root, Status, write_whole};
 use super::{Result, begin, foreground};
 use crate::runtime::cgroup::{CgroupPath, Host};
 use crate::runtime::compile;
-use crate::runtime::execute::Attached;
+use crate::runtime::execute::{Attached, run_on};
 use crate::runtime::plan::Plan;
 
 #[derive(Debug, Args)]
@@ -78,6 +78,7 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
     let (header, plan) = compile::process(&record.spec, &process, &facts)?;
     let fds =
         Attached { cgroup_dir: entry.as_ref().map(AsFd::as_fd), target: Some(target.as_fd()), ..Attached::default() };
+    run_on(&compile::initial_cpus(&process)?).context("process.execCPUAffinity.initial: set the CPU affinity")?;
     let begun = begin::start(&header, &Plan::Exec(Box::new(plan)), fds, args.console_socket.as_deref())?;
     if let Some(path) = &args.pid_file {
         write_whole(path, begun.spawned.pid.to_string().as_bytes())?;
@@ -92,7 +93,10 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
 fn process(args: &ExecArgs, own: Option<&Process>) -> Result<Process> {
     if let Some(path) = &args.process {
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        return serde_json::from_slice(&text).with_context(|| format!("{} is no OCI process", path.display()));
+        let (process, warnings) =
+            compile::read_process(&text).with_context(|| format!("{} is no OCI process", path.display()))?;
+        begin::warn(&warnings);
+        return Ok(process);
     }
     let Some(own) = own else { bail!("the container has no process to take the settings from; use --process") };
     if args.command.is_empty() {

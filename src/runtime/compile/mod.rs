@@ -4,6 +4,8 @@
 //! is an error that names it, never left out in silence.
 
 mod devices;
+mod input;
+mod lists;
 mod mounts;
 mod namespaces;
 mod options;
@@ -19,9 +21,11 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::plan::{CgroupEntry, ExecPlan, LaunchPlan, RootPlan, RootSource, SeccompPlan, SpawnHeader};
 use super::seccomp::SeccompError;
+pub use input::{read_process, read_spec};
 use namespaces::Namespaces;
 pub use options::known_options;
 pub use process::{CAPABILITY_NAMES, environment};
+pub use scheduling::initial_cpus;
 
 /// What a plan depends on beside the specification.
 #[derive(Clone, Debug, Default)]
@@ -140,11 +144,12 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
 /// The plan of a process more in the running container of `spec`: an exec.
 pub fn process(spec: &Spec, process: &Process, host: &HostFacts) -> Result<(SpawnHeader, ExecPlan)> {
     let namespaces = Namespaces::of(spec, host)?;
-    let plan = ExecPlan {
+    let mut plan = ExecPlan {
         cgroup: host.cgroup.clone(),
         namespaces: namespaces.entered_by_exec(),
         process: process::process(spec, Some(process), host)?,
     };
+    plan.process.cpus = scheduling::final_cpus(process)?;
     let header =
         SpawnHeader { clone_flags: 0, join_pid_namespace: namespaces.own_pid(), into_cgroup: host.into_cgroup };
     Ok((header, plan))
@@ -182,7 +187,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
     ];
     match present.iter().find(|(_, there)| *there) {

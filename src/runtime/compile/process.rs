@@ -56,6 +56,7 @@ pub const CAPABILITY_NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Of a container, or of an exec in it; what is an exec's alone ([`scheduling::final_cpus`]) is left to the caller.
 pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) -> Result<ProcessPlan> {
     let Some(process) = process else { return invalid("process", "is missing") };
     refuse_unsupported(process)?;
@@ -92,6 +93,8 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
         io_priority: process.io_priority().as_ref().map(scheduling::io_priority).transpose()?,
         personality: scheduling::personality(spec)?,
+        memory_policy: scheduling::memory_policy(spec)?,
+        cpus: Vec::new(),
         seccomp: filter(spec, host)?,
         terminal: terminal(process)?,
         die_with_parent: false,
@@ -114,7 +117,6 @@ fn refuse_unsupported(process: &Process) -> Result<()> {
     let present = [
         ("process.apparmorProfile", confined, "no AppArmor on this host"),
         ("process.selinuxLabel", given(process.selinux_label()), "no SELinux on this host"),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some(), "this version cannot do it"),
     ];
     match present.iter().find(|(_, there, _)| *there) {
         Some((field, _, reason)) => unsupported(*field, *reason),

@@ -1,11 +1,12 @@
-//! Scheduler, I/O priority and personality.
+//! Scheduler, CPUs, memory policy, I/O priority and personality.
 
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Scheduler, Spec,
+    IOPriorityClass, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler, Spec,
 };
 
-use super::{Result, invalid};
-use crate::runtime::plan::SchedulerPlan;
+use super::{Result, invalid, lists};
+use crate::runtime::plan::{MemoryPolicyPlan, SchedulerPlan};
 
 /// What fits the policy; the kernel would take some of the rest in silence.
 pub(super) fn scheduler(asked: &Scheduler) -> Result<SchedulerPlan> {
@@ -73,4 +74,46 @@ pub(super) fn personality(spec: &Spec) -> Result<Option<u64>> {
         LinuxPersonalityDomain::PerLinux => 0x0,
         LinuxPersonalityDomain::PerLinux32 => 0x8,
     }))
+}
+
+/// `linux.memoryPolicy`. Which modes go with which flags and with how many nodes is the kernel's to say.
+pub(super) fn memory_policy(spec: &Spec) -> Result<Option<MemoryPolicyPlan>> {
+    /// As many as any kernel is built for.
+    const MOST: u32 = 1 << 12;
+    let Some(asked) = spec.linux().as_ref().and_then(|l| l.memory_policy().as_ref()) else { return Ok(None) };
+    let mode = match asked.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flags = asked.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+                MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+                MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+            }
+    });
+    let nodes = lists::bits("linux.memoryPolicy.nodes", asked.nodes().as_deref().unwrap_or_default(), MOST)?;
+    Ok(Some(MemoryPolicyPlan { mode: mode | flags, nodes }))
+}
+
+/// As many as any kernel is built for.
+const MOST_CPUS: u32 = 1 << 13;
+
+/// `process.execCPUAffinity.final`; empty: none.
+pub(super) fn final_cpus(process: &Process) -> Result<Vec<u64>> {
+    let asked = process.exec_cpu_affinity().as_ref().and_then(|a| a.cpu_affinity_final().as_deref());
+    lists::bits("process.execCPUAffinity.final", asked.unwrap_or_default(), MOST_CPUS)
+}
+
+/// `process.execCPUAffinity.initial`: the CPUs that whoever starts an exec runs on meanwhile
+/// ([`run_on`](crate::runtime::execute::run_on)); empty: none.
+pub fn initial_cpus(process: &Process) -> Result<Vec<u64>> {
+    let asked = process.exec_cpu_affinity().as_ref().and_then(|a| a.initial().as_deref());
+    lists::bits("process.execCPUAffinity.initial", asked.unwrap_or_default(), MOST_CPUS)
 }

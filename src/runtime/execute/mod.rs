@@ -119,6 +119,11 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     super::sys::process::send_signal(process, signal)
 }
 
+/// The caller, and what it starts from now on, runs on these CPUs only: bit n of word m is CPU 64 m + n. None: as before.
+pub fn run_on(cpus: &[u64]) -> io::Result<()> {
+    if cpus.is_empty() { Ok(()) } else { super::sys::process::set_affinity(cpus) }
+}
+
 /// Whether a dead child that was not yet reaped never got as far as its program.
 ///
 /// The status socket ends without a word when the program is executed, but also when the child is killed before that:

@@ -122,16 +122,24 @@ fn set_limits(limits: &[Rlimit], reporter: &Reporter) -> Step<()> {
     Ok(())
 }
 
-/// Scheduler, input and output priority, and execution domain: while there still are the capabilities for them.
+/// Scheduler, CPUs, memory, input and output priority, and execution domain: while there still are the capabilities for them.
 fn set_scheduling(plan: &ProcessPlan) -> Step<()> {
     if let Some(scheduler) = plan.scheduler {
-        sys::set_scheduler(scheduler).at(Stage::Scheduling, || "set the scheduler".into())?;
+        sys::set_scheduler(scheduler).at(Stage::Scheduling, || "process.scheduler: set the scheduler".into())?;
     }
     if let Some(value) = plan.io_priority {
-        sys::set_io_priority(value).at(Stage::Scheduling, || "set the I/O priority".into())?;
+        sys::set_io_priority(value).at(Stage::Scheduling, || "process.ioPriority: set the I/O priority".into())?;
     }
     if let Some(value) = plan.personality {
-        sys::set_personality(value).at(Stage::Scheduling, || "set the personality".into())?;
+        sys::set_personality(value).at(Stage::Scheduling, || "linux.personality: set the personality".into())?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        sys::set_memory_policy(policy.mode, &policy.nodes)
+            .at(Stage::Scheduling, || "linux.memoryPolicy: set the memory policy".into())?;
+    }
+    if !plan.cpus.is_empty() {
+        sys::set_affinity(&plan.cpus)
+            .at(Stage::Scheduling, || "process.execCPUAffinity.final: set the CPU affinity".into())?;
     }
     Ok(())
 }

@@ -203,7 +203,8 @@ pub(in crate::runtime) fn hard_limit(resource: u32) -> io::Result<u64> {
     Ok(limit.rlim_max)
 }
 
-/// `struct sched_attr` of include/uapi/linux/sched/types.h, in its first version.
+/// `struct sched_attr` of include/uapi/linux/sched/types.h, in its second version: kernels that only know the first
+/// take it as long as the rest is zero.
 #[repr(C)]
 struct SchedulingAttributes {
     size: u32,
@@ -214,6 +215,8 @@ struct SchedulingAttributes {
     runtime: u64,
     deadline: u64,
     period: u64,
+    clamp_minimum: u32,
+    clamp_maximum: u32,
 }
 
 /// sched_setattr(2) of this process.
@@ -227,9 +230,25 @@ pub(in crate::runtime) fn set_scheduler(plan: SchedulerPlan) -> io::Result<()> {
         runtime: plan.runtime,
         deadline: plan.deadline,
         period: plan.period,
+        clamp_minimum: 0,
+        clamp_maximum: 0,
     };
     // SAFETY: sched_setattr(2) reads `size` bytes at `attributes`.
     done(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+}
+
+/// sched_setaffinity(2) of this process: bit n of word m is CPU 64 m + n.
+pub(in crate::runtime) fn set_affinity(cpus: &[u64]) -> io::Result<()> {
+    // SAFETY: sched_setaffinity(2) reads that many bytes at `cpus`.
+    done(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(cpus), cpus.as_ptr()) })
+}
+
+/// set_mempolicy(2): bit n of word m is node 64 m + n.
+pub(in crate::runtime) fn set_memory_policy(mode: u32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel counts one bit less than it is told.
+    let (mask, bits) = if nodes.is_empty() { (ptr::null(), 0) } else { (nodes.as_ptr(), nodes.len() * 64 + 1) };
+    // SAFETY: set_mempolicy(2) reads no more than `bits` bits at `mask`, less one.
+    done(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
 }
 
 /// ioprio_set(2) of this process's group.
