@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 
-.PHONY: help prepare build test lint demo bench docs clean
+.PHONY: help prepare build test test-v2 lint demo bench docs clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 prepare:  ## install the Debian packages and the Rust target that building and testing need (root)
 	e2e/prepare.sh
@@ -15,6 +15,9 @@ build:  ## a release build: target/release/orlop
 
 test:  ## all tests; the ones that make pods want root
 	$(CARGO) test --lib --bins --tests
+
+test-v2:  ## the tests for which the cgroup version matters, in a virtual machine that has version 2 alone (root)
+	e2e/vm/test.sh
 
 lint:  ## what a change must pass: formatting, clippy, licences and sources of the dependencies
 	$(CARGO) fmt --check

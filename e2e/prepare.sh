@@ -11,6 +11,9 @@ packages=(
     containernetworking-plugins    # CNI plugins
     iproute2 iptables nftables     # what the tests look at networks with
     openssl procps python3-venv
+    # The virtual machine with cgroup v2: its parts, and what runs in it.
+    qemu-system-x86 e2fsprogs kmod
+    apparmor dbus systemd
 )
 
 missing=()
@@ -33,6 +36,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update
     apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# The kernel of the virtual machine is unpacked, not installed.
+if [ "$(id -u)" = 0 ] && [ "$(uname -m)" = x86_64 ]; then
+    "$(dirname "$0")/vm/fetch.sh"
 fi
 
 if ! command -v cargo >/dev/null; then
