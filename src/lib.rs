@@ -12,11 +12,13 @@
 //! | [`network`] | CNI client, and the built-in bridge |
 //! | [`runtime`] | OCI runtime-spec: a spec in, processes and cgroups out |
 //! | [`registry`] | OCI distribution-spec: a client |
+//! | [`netlink`] | sockets and messages of the kernel's network, for `network` and `runtime` |
 //! | [`telemetry`] | metrics and logs; [`config`]: every setting. Both are usable from everywhere. |
 //!
-//! `runtime`, `image` and `registry` know nothing of CRI, of pods or of each other. `shim` and the part of `runtime`
-//! that it uses build without the `agent` feature: that is the small static program that a pod costs.
+//! `runtime`, `image` and `registry` know nothing of CRI, of pods or of each other. `shim`, `netlink` and the part of
+//! `runtime` that they use build without the `agent` feature: that is the small static program that a pod costs.
 
+pub mod netlink;
 pub mod runtime;
 pub mod shim;
 

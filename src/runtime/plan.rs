@@ -48,6 +48,11 @@ pub struct LaunchPlan {
     pub new_cgroup_namespace: bool,
     /// Namespaces that are entered by path, in this order.
     pub join: Vec<JoinNamespace>,
+    /// Devices of the caller's network namespace that move into the container's.
+    pub net_devices: Vec<NetDevicePlan>,
+    /// The network namespace is made by the child, which must reach that of its caller before: there are
+    /// [`Self::net_devices`].
+    pub new_network_namespace: bool,
     /// Set in the child's UTS namespace.
     pub hostname: Option<Vec<u8>>,
     pub domainname: Option<Vec<u8>>,
@@ -83,6 +88,15 @@ pub struct JoinNamespace {
     /// One `CLONE_NEW*` flag.
     pub kind: u32,
     pub path: PathBytes,
+}
+
+/// A network device that moves into the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetDevicePlan {
+    /// In the caller's network namespace.
+    pub host_name: String,
+    /// In the container's; with `%d` in it the kernel finds a number.
+    pub name: String,
 }
 
 /// The root file system.

@@ -5,4 +5,5 @@
 
 #[path = "../support/bundle.rs"]
 mod bundle;
+mod network;
 mod process;

@@ -38,6 +38,8 @@ pub struct Bundle {
     pub global: Vec<String>,
     /// More arguments of `create` and `run` (`--no-pivot`).
     pub options: Vec<String>,
+    /// A command and its arguments that the runtime is run by (`nsenter --net=…`).
+    pub prefix: Vec<String>,
     /// The environment of the runtime, beside the test's.
     pub environment: Vec<(String, String)>,
 }
@@ -98,7 +100,8 @@ impl Bundle {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let id = format!("orlop-test-{name}-{}-{number}", std::process::id());
         let config = config(script, &id);
-        Some(Self { directory, id, config, global: Vec::new(), options: Vec::new(), environment: Vec::new() })
+        let (prefix, global, options) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Self { directory, id, config, global, options, prefix, environment: Vec::new() })
     }
 
     pub fn path(&self) -> &Path {
@@ -164,15 +167,13 @@ impl Bundle {
     /// `orlop runtime` with its state in the bundle's directory; `config.json` is written anew.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.write_config();
-        let mut command = match std::env::var_os("ORLOP_TEST_RUNTIME") {
-            Some(other) => Command::new(other),
-            None => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_orlop"));
-                command.arg("runtime");
-                command
-            }
+        let program = match std::env::var("ORLOP_TEST_RUNTIME") {
+            Ok(other) => vec![other],
+            Err(_) => vec![env!("CARGO_BIN_EXE_orlop").to_owned(), "runtime".to_owned()],
         };
-        command.arg("--root").arg(self.path().join("state"));
+        let mut words = self.prefix.iter().chain(&program);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg("--root").arg(self.path().join("state"));
         command.args(&self.global).args(arguments).current_dir(self.path()).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -107,7 +107,7 @@ pub(in crate::network) struct Rule<'a>(&'a mut Batch);
 impl Nft {
     pub fn open() -> Result<Self, NftError> {
         let socket = Socket::open(Some(NETFILTER), 0)?;
-        setsockopt(&socket.fd, sockopt::SndBufForce, &SEND_BUFFER).map_err(io::Error::from)?;
+        setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).map_err(io::Error::from)?;
         Ok(Self(socket))
     }
 

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
 
-use super::message::{u16_of, u32_of, u64_of};
 use super::{Attributes, Batch, Header, NetlinkError, Socket, attributes};
+use crate::netlink::{link_message, u16_of, u32_of, u64_of};
 use crate::network::InterfaceCounters;
 
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -293,15 +293,6 @@ impl AsFd for Route {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// `struct ifinfomsg`.
-fn link_message(batch: &mut Batch, kind: u16, flags: u16, index: u32, set: u32, change: u32) -> &mut Batch {
-    let mut fixed = [0; 16];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed[8..12].copy_from_slice(&set.to_ne_bytes());
-    fixed[12..16].copy_from_slice(&change.to_ne_bytes());
-    batch.message(kind, flags).raw(&fixed)
 }
 
 /// Makes a port of a bridge what a pod's should be.

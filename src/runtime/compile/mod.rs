@@ -8,6 +8,7 @@ mod input;
 mod lists;
 mod mounts;
 mod namespaces;
+mod netdev;
 mod options;
 mod process;
 mod scheduling;
@@ -22,7 +23,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::plan::{CgroupEntry, ExecPlan, LaunchPlan, RootPlan, RootSource, SeccompPlan, SpawnHeader};
 use super::seccomp::SeccompError;
 pub use input::{read_process, read_spec};
-use namespaces::Namespaces;
+use namespaces::{NET, Namespaces};
 pub use options::known_options;
 pub use process::{CAPABILITY_NAMES, environment};
 pub use scheduling::initial_cpus;
@@ -110,11 +111,15 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
     };
     let hostname = namespaces.name("hostname", spec.hostname().as_deref())?;
     let domainname = namespaces.name("domainname", spec.domainname().as_deref())?;
+    let net_devices = netdev::devices(linux.net_devices().iter().flatten(), &namespaces)?;
+    let new_network_namespace = !net_devices.is_empty() && namespaces.new & NET != 0;
     let bind_console = process.terminal.is_some() && devices.own_dev;
     let plan = LaunchPlan {
         cgroup: host.cgroup.clone(),
         new_cgroup_namespace: namespaces.new_cgroup,
         join: namespaces.join.clone(),
+        net_devices,
+        new_network_namespace,
         hostname,
         domainname,
         root: RootPlan {
@@ -133,8 +138,9 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
         late_changes: mounts.late,
         process,
     };
+    let by_child = if new_network_namespace { NET } else { 0 };
     let header = SpawnHeader {
-        clone_flags: namespaces.new.into(),
+        clone_flags: (namespaces.new & !by_child).into(),
         join_pid_namespace: namespaces.joins_pid,
         into_cgroup: host.into_cgroup,
     };
@@ -182,7 +188,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let present = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),

@@ -13,7 +13,7 @@ use super::context::{Context, Step, refuse, show};
 use super::process::{Last, become_program, join_keyring, make_directory, set_oom_score};
 use super::status::{Reporter, Stage};
 use super::tree::Tree;
-use super::{Attached, Stdio3, console, devices, hide, mounts, root};
+use super::{Attached, Stdio3, console, devices, hide, mounts, netdev, root};
 use crate::runtime::plan::{CgroupEntry, ExecPlan, JoinNamespace, LaunchPlan, Plan};
 use crate::runtime::sys::process as sys;
 
@@ -117,7 +117,11 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
         sys::unshare_namespaces(libc::CLONE_NEWCGROUP as u32)
             .at(Stage::Namespace, || "make a cgroup namespace".into())?;
     }
+    let host_network = if plan.net_devices.is_empty() { None } else { Some(netdev::Host::open()?) };
     join_namespaces(&plan.join)?;
+    if let Some(host) = host_network {
+        host.move_devices(&plan.net_devices, plan.new_network_namespace)?;
+    }
     new_session()?;
     join_keyring(plan.process.keyring.as_deref(), reporter)?;
     set_oom_score(plan.process.oom_score_adj, reporter)?;

@@ -11,6 +11,7 @@ mod copy;
 mod devices;
 mod hide;
 mod mounts;
+mod netdev;
 mod passwd;
 mod process;
 mod program;

@@ -15,7 +15,7 @@ const ACK_MESSAGE: u16 = 1;
 
 /// What is read of a message's header.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::network) struct Header {
+pub struct Header {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
@@ -23,7 +23,7 @@ pub(in crate::network) struct Header {
 
 /// Messages that are sent with one system call.
 #[derive(Debug, Default)]
-pub(in crate::network) struct Batch {
+pub struct Batch {
     bytes: Vec<u8>,
     starts: Vec<usize>,
 }
@@ -31,9 +31,10 @@ pub(in crate::network) struct Batch {
 /// Where an open attribute begins.
 #[derive(Debug)]
 #[must_use = "an attribute that is never closed has no length"]
-pub(in crate::network) struct Open(usize);
+pub struct Open(usize);
 
 impl Batch {
+    /// Without messages yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,6 +65,7 @@ impl Batch {
         self
     }
 
+    /// An attribute with its value.
     pub fn attribute(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         let length = (4 + value.len()) as u16;
         self.bytes.extend_from_slice(&length.to_ne_bytes());
@@ -71,6 +73,7 @@ impl Batch {
         self.raw(value)
     }
 
+    /// A number of this machine's byte order.
     pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.attribute(kind, &value.to_ne_bytes())
     }
@@ -80,6 +83,7 @@ impl Batch {
         self.attribute(kind, &value.to_be_bytes())
     }
 
+    /// A byte.
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.attribute(kind, &[value])
     }
@@ -103,6 +107,7 @@ impl Batch {
         Open(at)
     }
 
+    /// Ends what [`Batch::open`] began.
     pub fn close(&mut self, open: Open) {
         let length = (self.bytes.len() - open.0) as u16;
         self.bytes[open.0..open.0 + 2].copy_from_slice(&length.to_ne_bytes());
@@ -181,14 +186,15 @@ pub(super) fn refusal(header: Header, payload: &[u8]) -> Option<(i32, String)> {
 
 /// Reads the attributes of a message or of a nested attribute.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::network) struct Attributes<'a>(&'a [u8]);
+pub struct Attributes<'a>(&'a [u8]);
 
 /// The attributes that these bytes are.
-pub(in crate::network) fn attributes(bytes: &[u8]) -> Attributes<'_> {
+pub fn attributes(bytes: &[u8]) -> Attributes<'_> {
     Attributes(bytes)
 }
 
 impl<'a> Attributes<'a> {
+    /// Type and value of each.
     pub fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
@@ -200,14 +206,17 @@ impl<'a> Attributes<'a> {
         })
     }
 
+    /// The value of the first attribute of this type.
     pub fn get(self, kind: u16) -> Option<&'a [u8]> {
         self.iter().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
+    /// A number of this machine's byte order.
     pub fn u32(self, kind: u16) -> Option<u32> {
         u32_of(self.get(kind)?)
     }
 
+    /// The attributes that an attribute holds.
     pub fn nested(self, kind: u16) -> Option<Attributes<'a>> {
         self.get(kind).map(Attributes)
     }
@@ -220,14 +229,17 @@ impl<'a> Attributes<'a> {
     }
 }
 
-pub(super) fn u16_of(bytes: &[u8]) -> Option<u16> {
+/// The number that the bytes begin with.
+pub fn u16_of(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?))
 }
 
-pub(super) fn u32_of(bytes: &[u8]) -> Option<u32> {
+/// The number that the bytes begin with.
+pub fn u32_of(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?))
 }
 
-pub(super) fn u64_of(bytes: &[u8]) -> Option<u64> {
+/// The number that the bytes begin with.
+pub fn u64_of(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?))
 }
