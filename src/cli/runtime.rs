@@ -7,6 +7,7 @@ mod begin;
 mod control;
 mod exec;
 mod foreground;
+mod hooks;
 mod record;
 mod sealed;
 #[cfg(test)]

@@ -70,7 +70,35 @@ pub struct LaunchPlan {
     pub readonly: Vec<PathBytes>,
     /// Flags that mounts get when everything that goes into them is there.
     pub late_changes: Vec<(PathBytes, MountFlags)>,
+    pub hooks: HooksPlan,
     pub process: ProcessPlan,
+}
+
+/// What is run around the making of a container, seen from its child.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HooksPlan {
+    /// The caller of the executor has hooks of its own to run (prestart, createRuntime): the child reports
+    /// [`Report::Hooks`](super::execute::Report::Hooks) when the file system is made, and waits to be told to go on.
+    pub pause: bool,
+    /// Run by the child before it leaves the host's file systems.
+    pub create_container: Vec<HookPlan>,
+    /// Run by the child as what its program will be, right before that.
+    pub start_container: Vec<HookPlan>,
+    /// The state that they are given: a JSON object that has neither status, pid nor its closing brace yet.
+    pub state: Vec<u8>,
+}
+
+/// A program that is run at a point in the life of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookPlan {
+    /// Absolute.
+    pub path: PathBytes,
+    /// The name it is run under first; none: its path.
+    pub args: Vec<Vec<u8>>,
+    /// `NAME=value`: all that it gets.
+    pub env: Vec<Vec<u8>>,
+    /// Seconds after which it is killed.
+    pub timeout: Option<u32>,
 }
 
 /// A process more in a running container.

@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus};
 
 use oci_spec::runtime::Spec;
 use orlop::runtime::compile::{self, HostFacts};
-use orlop::runtime::execute::{Attached, Notice, Report, Spawned, Stdio3, read_status, spawn};
+use orlop::runtime::execute::{Attached, Notice, Report, Spawned, Stdio3, go_on, read_status, spawn};
 use orlop::runtime::plan::{Plan, RootSource, SpawnHeader};
 use serde_json::{Value, json};
 
@@ -209,6 +209,7 @@ impl Running {
                 Report::Warning(notice) => warnings.push(notice),
                 Report::Failure(notice) => return (warnings, Some(notice)),
                 Report::End => return (warnings, None),
+                Report::Hooks => go_on(self.spawned.status.as_fd()).unwrap(),
                 Report::Ready | Report::Console(_) => {}
             }
         }

@@ -10,13 +10,14 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkfifoat};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
+use super::hooks::Hooks;
 use super::record::{Record, Root, stat, write_whole};
 use super::{CreateArgs, Result, RunArgs, foreground};
 use crate::runtime::cgroup::{
     Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
 };
 use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
-use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, read_status, spawn};
+use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, read_status, spawn};
 use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
 
 /// The longest config.json that is read.
@@ -28,6 +29,7 @@ pub(super) fn create(root: &Root, args: &CreateArgs) -> Result<()> {
 
 pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     let begun = begin(root, &args.create, false, !args.detach)?;
+    super::control::run_poststart(root, &root.load(&args.create.id)?)?;
     if args.detach {
         return Ok(0);
     }
@@ -51,6 +53,9 @@ struct Undo<'a> {
     root: &'a Root,
     id: &'a str,
     cgroup: Option<Cgroup>,
+    hooks: &'a Hooks,
+    /// The child was made: it is gone now, and hooks may have been run for it.
+    forked: bool,
     done: bool,
 }
 
@@ -65,6 +70,9 @@ impl Drop for Undo<'_> {
             let _ = cgroup.remove();
         }
         let _ = self.root.forget(self.id);
+        if self.forked {
+            self.hooks.poststop();
+        }
     }
 }
 
@@ -73,23 +81,29 @@ fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Resul
     let spec = load_spec(&bundle.join("config.json"))?;
     let rootfs = rootfs(&bundle, &spec)?;
     check_console(spec.process().as_ref().and_then(|p| p.terminal()), args.console_socket.as_deref(), foreground)?;
+    let hooks = Hooks::of(&spec, &args.id, &bundle)?;
     let directory = root.reserve(&args.id)?;
-    let mut undo = Undo { root, id: &args.id, cgroup: None, done: false };
+    let mut undo = Undo { root, id: &args.id, cgroup: None, hooks: &hooks, forked: false, done: false };
     let cgroup = undo.cgroup.insert(make_cgroup(&spec, &args.id)?);
 
     let keyring = (!args.no_new_keyring).then(|| format!("_ses.{}", args.id));
     let (facts, entry) = facts(cgroup, keyring.clone(), bundle.clone())?;
+    let facts = HostFacts { id: args.id.clone(), ..facts };
     let source = RootSource::Directory(rootfs.as_os_str().as_bytes().to_vec());
     let (header, plan) = compile::container(&spec, source, &facts)?;
-    let gate = if gated { Some(make_gate(&directory)?) } else { None };
+    let gate = if gated { Some(make_gate(&directory, GATE)?) } else { None };
+    let answer = if gated { Some(make_gate(&directory, ANSWER)?) } else { None };
     let pid_namespace = pid_namespace(&spec)?;
     let fds = Attached {
         cgroup_dir: entry.as_ref().map(AsFd::as_fd),
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         gate: gate.as_ref().map(AsFd::as_fd),
+        answer: answer.as_ref().map(AsFd::as_fd),
         ..Attached::default()
     };
-    let begun = start(&header, &Plan::Launch(Box::new(plan)), fds, args.console_socket.as_deref())?;
+    let attendance = Attendance { socket: args.console_socket.as_deref(), hooks: Some(&hooks) };
+    undo.forked = true;
+    let begun = start(&header, &Plan::Launch(Box::new(plan)), fds, &attendance)?;
     let saved = save(root, args, &begun, Saved { spec, bundle, rootfs, keyring, cgroup });
     if let Err(error) = saved {
         abandon(&begun.spawned);
@@ -212,9 +226,13 @@ pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -
     Ok((facts, directory))
 }
 
-/// What `start` writes to, and the container's init reads from.
-fn make_gate(directory: &Path) -> Result<OwnedFd> {
-    let path = directory.join("start");
+/// In the state directory: what `start` writes to, and the container's init reads from.
+pub(super) const GATE: &str = "start";
+/// And back: what became of it.
+pub(super) const ANSWER: &str = "answer";
+
+fn make_gate(directory: &Path, name: &str) -> Result<OwnedFd> {
+    let path = directory.join(name);
     mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).with_context(|| format!("make {}", path.display()))?;
     rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open {}", path.display()))
@@ -228,8 +246,16 @@ fn pid_namespace(spec: &Spec) -> Result<Option<OwnedFd>> {
     open.map(Some).with_context(|| format!("open the namespace {}", path.display()))
 }
 
-/// Forks, and follows the child until it runs or waits at the gate. Its terminal goes to `socket`, or comes back.
-pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, socket: Option<&Path>) -> Result<Begun> {
+/// What is done for a child on its way.
+#[derive(Debug, Default)]
+pub(super) struct Attendance<'a> {
+    /// Takes its terminal, which comes back otherwise.
+    pub socket: Option<&'a Path>,
+    pub hooks: Option<&'a Hooks>,
+}
+
+/// Forks, and follows the child until it runs or waits at the gate.
+pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, attend: &Attendance<'_>) -> Result<Begun> {
     let memfd = memfd_create("plan", MemfdFlags::CLOEXEC).context("make a memfd for the plan")?;
     let bytes = plan.encode().context("encode the plan")?;
     let mut left = bytes.as_slice();
@@ -239,7 +265,7 @@ pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, socket
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let io = Stdio3 { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
     let spawned = spawn(header, memfd.as_fd(), io, fds).context("fork the container")?;
-    match follow(&spawned, socket) {
+    match follow(&spawned, attend) {
         Ok(console) => Ok(Begun { spawned, console }),
         Err(error) => {
             abandon(&spawned);
@@ -248,7 +274,7 @@ pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, socket
     }
 }
 
-fn follow(spawned: &Spawned, socket: Option<&Path>) -> Result<Option<OwnedFd>> {
+fn follow(spawned: &Spawned, attend: &Attendance<'_>) -> Result<Option<OwnedFd>> {
     let mut console = None;
     loop {
         match read_status(spawned.status.as_fd()).context("read how the container fares")? {
@@ -256,10 +282,16 @@ fn follow(spawned: &Spawned, socket: Option<&Path>) -> Result<Option<OwnedFd>> {
             Report::Failure(notice) => {
                 bail!("unable to start container process: error during container init: {notice}");
             }
-            Report::Console(master) => match socket {
+            Report::Console(master) => match attend.socket {
                 Some(socket) => foreground::send_console(socket, &master)?,
                 None => console = Some(master),
             },
+            Report::Hooks => {
+                if let Some(hooks) = attend.hooks {
+                    hooks.before_entering(spawned.pid)?;
+                }
+                go_on(spawned.status.as_fd()).context("let the container's init go on")?;
+            }
             Report::Ready | Report::End => return Ok(console),
         }
     }

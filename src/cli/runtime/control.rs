@@ -1,19 +1,23 @@
 //! `start`, `state`, `kill` and `delete`.
 
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Result;
+use super::begin::{ANSWER, GATE};
+use super::hooks::Hooks;
 use super::record::{Record, Root, Status};
 use crate::runtime::cgroup::{Cgroup, CgroupError, CgroupPath, Host};
-use crate::runtime::execute::send_signal;
+use crate::runtime::execute::{read_answer, send_signal};
 
-/// How long a killed container may take to be gone, and a started one to run.
+/// How long a killed container may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn start(root: &Root, id: &str) -> Result<()> {
@@ -21,23 +25,54 @@ pub(super) fn start(root: &Root, id: &str) -> Result<()> {
     let Some((pidfd, Status::Created)) = record.process() else {
         bail!("cannot start a container that is not created: {id:?} is {}", record.status().name());
     };
-    let path = root.directory(id).join("start");
-    let gate = rustix::fs::open(&path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("container {id:?} does not wait at {}", path.display()))?;
-    rustix::io::write(&gate, b"s").with_context(|| format!("write {}", path.display()))?;
-    // It is a matter of microseconds; what may take longer is loading a program from a slow disk.
-    let deadline = Instant::now() + PATIENCE;
-    while record.status() == Status::Created {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            bail!("container {id:?} does not get as far as its program");
-        }
-        let pause = Timespec { tv_sec: 0, tv_nsec: 200_000 };
-        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&pause));
-    }
+    let open = |name: &str, flags| {
+        let path = root.directory(id).join(name);
+        rustix::fs::open(&path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("container {id:?} does not wait at {}", path.display()))
+    };
+    let answer = open(ANSWER, OFlags::RDONLY)?;
+    let gate = open(GATE, OFlags::WRONLY)?;
+    rustix::io::write(&gate, b"s").with_context(|| format!("start container {id:?}"))?;
+    drop(gate);
+    let started = await_start(&pidfd, &answer);
     // Whoever starts it a second time finds it running, by its process.
-    let _ = std::fs::remove_file(path);
-    Ok(())
+    let _ = std::fs::remove_file(root.directory(id).join(GATE));
+    let _ = std::fs::remove_file(root.directory(id).join(ANSWER));
+    match started {
+        Ok(()) => run_poststart(root, &record),
+        Err(error) => Err(undo(root, &record, error)),
+    }
+}
+
+/// Waits until the program is executed, however long its hooks take, or its init says why it is not.
+fn await_start(process: &OwnedFd, answer: &OwnedFd) -> Result<()> {
+    loop {
+        let mut fds = [PollFd::new(answer, PollFlags::IN), PollFd::new(process, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            other => other.context("wait for the start")?,
+        };
+        match read_answer(answer.as_fd()) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Ok(None) => return Ok(()),
+            Ok(Some(notice)) => bail!("unable to start container process: error during container init: {notice}"),
+            Err(e) => return Err(e).context("read how the container fares"),
+        }
+    }
+}
+
+/// The hooks that are run when the program runs. If one fails, the container is no more.
+pub(super) fn run_poststart(root: &Root, record: &Record) -> Result<()> {
+    let hooks = Hooks::of(&record.spec, &record.id, &record.bundle)?;
+    hooks.poststart(record.pid).map_err(|error| undo(root, record, error))
+}
+
+/// Ends a container whose start failed: its processes, its cgroup, its state. Returns the error that is to be told.
+fn undo(root: &Root, record: &Record, error: anyhow::Error) -> anyhow::Error {
+    match destroy(root, record) {
+        Ok(()) => error,
+        Err(more) => error.context(format!("and the container could not be removed ({more:#})")),
+    }
 }
 
 pub(super) fn state(root: &Root, id: &str) -> Result<()> {
@@ -77,17 +112,29 @@ pub(super) fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
         if status == Status::Running && !force {
             bail!("cannot delete container {id} that is not stopped: {}", status.name());
         }
+        drop(pidfd);
+    }
+    destroy(root, &record)
+}
+
+/// Kills what is left of a container, and removes all that was made for it; then come the hooks for that.
+fn destroy(root: &Root, record: &Record) -> Result<()> {
+    if let Some((pidfd, _)) = record.process() {
         let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
         let pause = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&pause)).context("wait for its end")?;
     }
-    if let Some(cgroup) = cgroup(&record)? {
+    if let Some(cgroup) = cgroup(record)? {
         // What it left behind in a PID namespace that is not its own.
         cgroup.kill()?;
         cgroup.wait_empty(PATIENCE)?;
         cgroup.remove()?;
     }
-    root.forget(id)
+    root.forget(&record.id)?;
+    if let Ok(hooks) = Hooks::of(&record.spec, &record.id, &record.bundle) {
+        hooks.poststop();
+    }
+    Ok(())
 }
 
 fn cgroup(record: &Record) -> Result<Option<Cgroup>> {

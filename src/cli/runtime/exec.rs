@@ -79,7 +79,8 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
     let fds =
         Attached { cgroup_dir: entry.as_ref().map(AsFd::as_fd), target: Some(target.as_fd()), ..Attached::default() };
     run_on(&compile::initial_cpus(&process)?).context("process.execCPUAffinity.initial: set the CPU affinity")?;
-    let begun = begin::start(&header, &Plan::Exec(Box::new(plan)), fds, args.console_socket.as_deref())?;
+    let attendance = begin::Attendance { socket: args.console_socket.as_deref(), hooks: None };
+    let begun = begin::start(&header, &Plan::Exec(Box::new(plan)), fds, &attendance)?;
     if let Some(path) = &args.pid_file {
         write_whole(path, begun.spawned.pid.to_string().as_bytes())?;
     }

@@ -4,6 +4,7 @@
 //! is an error that names it, never left out in silence.
 
 mod devices;
+mod hooks;
 mod input;
 mod lists;
 mod mounts;
@@ -22,6 +23,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::plan::{CgroupEntry, ExecPlan, LaunchPlan, RootPlan, RootSource, SeccompPlan, SpawnHeader};
 use super::seccomp::SeccompError;
+pub use hooks::{RuntimeHooks, state_text};
 pub use input::{read_process, read_spec};
 use namespaces::{NET, Namespaces};
 pub use options::known_options;
@@ -42,6 +44,8 @@ pub struct HostFacts {
     pub pod_namespaces: u32,
     /// The name of the container's session keyring; `None`: it keeps the caller's.
     pub keyring: Option<String>,
+    /// The container's id, as its hooks and its seccomp agent are told it.
+    pub id: String,
     /// What relative sources of mounts are relative to.
     pub bundle: PathBuf,
     /// A source of a bind that stands for the tree which is passed to the executor
@@ -136,6 +140,7 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
         masked: dedup(paths("linux.maskedPaths", linux.masked_paths())?),
         readonly: dedup(paths("linux.readonlyPaths", linux.readonly_paths())?),
         late_changes: mounts.late,
+        hooks: hooks::of_child(spec, host)?,
         process,
     };
     let by_child = if new_network_namespace { NET } else { 0 };
@@ -173,19 +178,6 @@ fn check_version(version: &str) -> Result<()> {
 
 /// What the executor cannot do.
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
-    if let Some(hooks) = spec.hooks() {
-        let all = [
-            ("prestart", hooks.prestart()),
-            ("createRuntime", hooks.create_runtime()),
-            ("createContainer", hooks.create_container()),
-            ("startContainer", hooks.start_container()),
-            ("poststart", hooks.poststart()),
-            ("poststop", hooks.poststop()),
-        ];
-        if let Some((name, _)) = all.iter().find(|(_, list)| list.as_ref().is_some_and(|l| !l.is_empty())) {
-            return unsupported(format!("hooks.{name}"), "hooks are not run by this version");
-        }
-    }
     let Some(linux) = spec.linux() else { return Ok(()) };
     let present = [
         ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),

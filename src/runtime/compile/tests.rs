@@ -79,13 +79,34 @@ fn impossible_namespaces_are_refused() {
 
 #[test]
 fn fields_that_cannot_be_honoured_are_errors_with_their_names() {
-    let hooks = json!({ "poststop": [{ "path": "/bin/true" }] });
-    assert!(error(&with("/hooks", hooks)).contains("hooks.poststop"));
     assert!(error(&with("/linux/mountLabel", json!("x"))).contains("linux.mountLabel"));
     assert!(error(&with("/process/selinuxLabel", json!("x"))).contains("process.selinuxLabel"));
     assert!(error(&with("/process/apparmorProfile", json!("x"))).contains("process.apparmorProfile"));
     plan(&with("/process/apparmorProfile", json!("unconfined")));
-    plan(&with("/hooks", json!({ "prestart": [] })));
+}
+
+#[test]
+fn hooks_are_split_between_the_child_and_its_parent() {
+    let hook = |path: &str| json!([{ "path": path, "args": ["a"], "env": ["A=b"], "timeout": 3 }]);
+    let hooks = json!({
+        "prestart": [], "createRuntime": hook("/cr"), "createContainer": hook("/cc"), "startContainer": hook("/sc"),
+        "poststart": hook("/psa"), "poststop": hook("/pso"),
+    });
+    let text = with("/hooks", hooks);
+    let of_child = plan(&text).hooks;
+    assert!(of_child.pause);
+    assert_eq!((of_child.create_container[0].path.as_slice(), of_child.start_container.len()), (b"/cc".as_slice(), 1));
+    assert_eq!(of_child.create_container[0].timeout, Some(3));
+    assert!(!plan(&with("/hooks", json!({ "prestart": [], "poststop": hook("/x") }))).hooks.pause);
+    for (hook, problem) in [
+        (json!({ "path": "relative" }), "absolute"),
+        (json!({ "path": "/x", "timeout": 0 }), "greater than zero"),
+        (json!({ "path": "/x", "env": ["=x"] }), "no name and value"),
+        (json!({ "path": "/x", "args": ["a\0b"] }), "NUL"),
+    ] {
+        let error = error(&with("/hooks", json!({ "startContainer": [hook] })));
+        assert!(error.contains(problem) && error.contains("hooks.startContainer[0]"), "{error}");
+    }
 }
 
 #[test]

@@ -11,18 +11,20 @@ use rustix::system::{setdomainname, sethostname};
 
 use super::context::{Context, Step, refuse, show};
 use super::process::{Last, become_program, join_keyring, make_directory, set_oom_score};
-use super::status::{Reporter, Stage};
+use super::status::{Reporter, Stage, answer_failure};
 use super::tree::Tree;
-use super::{Attached, Stdio3, console, devices, hide, mounts, netdev, root};
+use super::{Attached, Stdio3, console, devices, hide, hooks, mounts, netdev, root};
 use crate::runtime::plan::{CgroupEntry, ExecPlan, JoinNamespace, LaunchPlan, Plan};
 use crate::runtime::sys::process as sys;
 
 /// Where [`settle`] puts what stays open.
 const REPORTER: i32 = 3;
-const TARGET: i32 = 4;
-const GATE: i32 = 5;
-const SHM: i32 = 6;
-const FREE: u32 = 7;
+/// Open to the end, as the reporter is.
+const ANSWER: i32 = 4;
+const TARGET: i32 = 5;
+const GATE: i32 = 6;
+const SHM: i32 = 7;
+const FREE: u32 = 8;
 /// A number above all of these, for the time of moving.
 const ASIDE: i32 = 10;
 
@@ -46,6 +48,9 @@ pub(super) fn run(plan: BorrowedFd<'_>, io: Stdio3<'_>, fds: Attached<'_>, repor
         Plan::Exec(plan) => exec(*plan, &fds),
     }));
     if let Ok(Err(notice)) = result {
+        if let Some(answer) = &fds.answer {
+            answer_failure(answer.as_fd(), notice.clone());
+        }
         fds.reporter.failure(notice);
     }
     sys::exit_now(255)
@@ -57,6 +62,7 @@ struct Fds {
     target: Option<OwnedFd>,
     gate: Option<OwnedFd>,
     shm: Option<OwnedFd>,
+    answer: Option<OwnedFd>,
 }
 
 fn prepare(plan: BorrowedFd<'_>, io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> Step<(Plan, Fds)> {
@@ -95,6 +101,7 @@ fn settle(io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> std::io::Res
     let target = fds.target.map(aside).transpose()?;
     let gate = fds.gate.map(aside).transpose()?;
     let shm = fds.shm.map(aside).transpose()?;
+    let answer = fds.answer.map(aside).transpose()?;
     for (number, stream) in streams.iter().enumerate() {
         sys::dup_onto(stream.as_fd(), number as i32, false)?;
     }
@@ -104,8 +111,9 @@ fn settle(io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> std::io::Res
         target: target.as_ref().map(|fd| place(fd, TARGET)).transpose()?,
         gate: gate.as_ref().map(|fd| place(fd, GATE)).transpose()?,
         shm: shm.as_ref().map(|fd| place(fd, SHM)).transpose()?,
+        answer: answer.as_ref().map(|fd| place(fd, ANSWER)).transpose()?,
     };
-    drop((streams, reporter, target, gate, shm));
+    drop((streams, reporter, target, gate, shm, answer));
     sys::close_from(FREE)?;
     Ok(settled)
 }
@@ -138,7 +146,10 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     let bound = devices::prepare(&plan.devices)?;
     let covers = if plan.masked.is_empty() { None } else { Some(hide::Covers::prepare()?) };
     root::isolate(plan.root.host_propagation)?;
-    let tree = root::enter(&plan.root)?;
+    let tree = root::prepare(&plan.root)?;
+    // Hooks find a file system that is whole, and the host still in reach; without any, nothing is done within reach.
+    let pauses = plan.hooks.pause || !plan.hooks.create_container.is_empty();
+    let tree = if pauses { tree } else { root::enter(tree)? };
 
     // From here on every path is the container's.
     mounts::attach_all(&tree, &plan.mounts, trees)?;
@@ -146,6 +157,12 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     for (path, target) in &plan.symlinks {
         mounts::symlink(&tree, path, target, Stage::Device)?;
     }
+    let tree = if pauses {
+        hooks::before_entering(&plan.hooks, reporter)?;
+        root::enter(tree)?
+    } else {
+        tree
+    };
     if let Some(terminal) = plan.process.terminal {
         console::set_up(&tree, terminal, plan.bind_console, reporter)?;
     }
@@ -161,7 +178,8 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     }
     root::finish(&plan.root, &tree)?;
     let gate = fds.gate.as_ref().map(AsFd::as_fd);
-    become_program(plan.process, Last { tree, gate, reporter, first_closed: TARGET as u32 })
+    let last = Last { tree, gate, reporter, hooks: Some(&plan.hooks), first_closed: TARGET as u32 };
+    become_program(plan.process, last)
 }
 
 fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
@@ -179,7 +197,8 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     if let Some(terminal) = plan.process.terminal {
         console::set_up(&tree, terminal, false, reporter)?;
     }
-    become_program(plan.process, Last { tree, gate: None, reporter, first_closed: TARGET as u32 })
+    let last = Last { tree, gate: None, reporter, hooks: None, first_closed: TARGET as u32 };
+    become_program(plan.process, last)
 }
 
 fn enter_cgroups(entry: &CgroupEntry) -> Step<()> {

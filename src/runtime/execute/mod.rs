@@ -10,6 +10,7 @@ mod context;
 mod copy;
 mod devices;
 mod hide;
+mod hooks;
 mod mounts;
 mod netdev;
 mod passwd;
@@ -28,7 +29,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::plan::SpawnHeader;
 use super::sys::clone::{Clone3, Forked};
 use super::sys::process::setns;
-pub use status::{Notice, Report, Stage, read_status};
+pub use hooks::{HookSettings, hook_state, run_all_hooks, run_hooks};
+pub use status::{Notice, Report, Stage, go_on, read_answer, read_status};
 
 /// The standard streams that the new process gets. With a terminal they are not used.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +56,9 @@ pub struct Attached<'a> {
     /// Where a container is created now and started later: a FIFO that is opened for reading and writing. The child
     /// reports [`Report::Ready`] when everything is made, and executes when it has read one byte.
     pub gate: Option<BorrowedFd<'a>>,
+    /// With a gate: another FIFO, opened in the same way, for what goes wrong behind the gate, when whoever made the
+    /// container is gone. Whoever starts it reads it with [`read_answer`]; it is closed when the program is executed.
+    pub answer: Option<BorrowedFd<'a>>,
 }
 
 /// A child that is on its way to its program.

@@ -11,11 +11,12 @@ use rustix::termios::isatty;
 
 use super::context::{Context, Step, refuse, show};
 use super::devices::is_null;
+use super::hooks;
 use super::passwd::home_of;
 use super::program::{Program, c_string};
 use super::status::{Notice, Reporter, Stage};
 use super::tree::Tree;
-use crate::runtime::plan::{CapabilitySets, ProcessPlan, Rlimit, SeccompPlan};
+use crate::runtime::plan::{CapabilitySets, HooksPlan, ProcessPlan, Rlimit, SeccompPlan};
 use crate::runtime::sys::process as sys;
 
 /// What the executor itself still needs at this point.
@@ -24,6 +25,8 @@ pub(super) struct Last<'a> {
     pub tree: Tree,
     pub gate: Option<BorrowedFd<'a>>,
     pub reporter: &'a Reporter,
+    /// Of a container that may have hooks.
+    pub hooks: Option<&'a HooksPlan>,
     /// Descriptors from here on are closed before the program runs.
     pub first_closed: u32,
 }
@@ -56,6 +59,9 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
         sys::set_parent_death_signal().at(Stage::User, || "ask to be killed with the parent".into())?;
     }
     wait_at_gate(&program, &last)?;
+    if let Some(hooks) = last.hooks {
+        hooks::before_program(hooks, &plan.env, seccomp.as_ref())?;
+    }
     sys::unblock_signals();
     // Closed with all others, so it must not be closed by its owner.
     std::mem::forget(last.tree);

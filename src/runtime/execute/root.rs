@@ -25,16 +25,21 @@ pub(super) fn isolate(host_propagation: u32) -> Step<()> {
         .at(Stage::Root, || "keep mounts from reaching the host".into())
 }
 
-/// Mounts the root file system and makes it the process's root; the host's file systems are out of reach then.
-pub(super) fn enter(plan: &RootPlan) -> Step<Tree> {
+/// Mounts the root file system, at a place of the host's file systems that only this mount namespace sees covered.
+pub(super) fn prepare(plan: &RootPlan) -> Step<Tree> {
     let root = match &plan.source {
         RootSource::Directory(path) => directory(path)?,
         RootSource::Overlay { lowers, upper, work, volatile, options } => {
             Overlay { lowers, upper, work, volatile: *volatile, options }.mount()?
         }
     };
+    Ok(Tree { root })
+}
+
+/// Makes the mounted root the process's root; the host's file systems are out of reach then.
+pub(super) fn enter(prepared: Tree) -> Step<Tree> {
     let failed = |what: &'static str| move || format!("{what} the root file system");
-    fchdir(&root).at(Stage::Root, failed("enter"))?;
+    fchdir(&prepared.root).at(Stage::Root, failed("enter"))?;
     // The old root lands on top of the new one, at the same place, and is taken off it again.
     pivot_root(".", ".").at(Stage::Root, failed("pivot to"))?;
     unmount(".", UnmountFlags::DETACH).at(Stage::Root, || "leave the host's file systems".into())?;

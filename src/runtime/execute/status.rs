@@ -39,6 +39,8 @@ pub enum Stage {
     Scheduling,
     OomScoreAdj,
     Seccomp,
+    /// A hook failed.
+    Hook,
     /// Waiting for the start of what was created.
     Gate,
     /// `args[0]` is not there, or may not be executed; execve failed.
@@ -76,6 +78,9 @@ pub enum Report {
     Console(OwnedFd),
     /// Something was done otherwise than asked for, because this machine does not allow it; the start goes on.
     Warning(Notice),
+    /// The file system is made, and the child waits before it enters it: run the hooks of the runtime's namespaces, and
+    /// then [`go_on`], or kill it.
+    Hooks,
     /// Everything is made; the child waits at [`Attached::gate`](super::Attached::gate).
     Ready,
     /// The child gave up; it exits with 255 at once.
@@ -88,8 +93,41 @@ pub enum Report {
 enum Frame {
     Console,
     Warning(Notice),
+    Hooks,
     Ready,
     Failure(Notice),
+}
+
+/// Reads what a child wrote to [`Attached::answer`](super::Attached::answer): why it did not become its program, or, at
+/// the end of file, nothing. With a non-blocking descriptor the error is `WouldBlock` as long as neither is so.
+pub fn read_answer(answer: BorrowedFd<'_>) -> io::Result<Option<Notice>> {
+    let mut bytes = [0u8; FRAME];
+    let read = loop {
+        match rustix::io::read(answer, &mut bytes) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    match postcard::from_bytes(&bytes[..read]) {
+        _ if read == 0 => Ok(None),
+        Ok(notice) => Ok(Some(notice)),
+        Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "what the container's init answers cannot be read")),
+    }
+}
+
+/// The child's side of [`read_answer`]. Shorter than what a pipe takes in one piece.
+pub(super) fn answer_failure(answer: BorrowedFd<'_>, notice: Notice) {
+    let mut bytes = [0u8; FRAME];
+    if let Ok(bytes) = postcard::to_slice(&cut(notice), &mut bytes) {
+        // Nothing is to be done if it cannot be told.
+        let _ = rustix::io::write(answer, bytes);
+    }
+}
+
+/// Lets a child go on that reported [`Report::Hooks`].
+pub fn go_on(status: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::net::send(status, b"go", SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 /// Reads the next report. With a non-blocking socket the error is `WouldBlock` when there is none yet.
@@ -120,6 +158,7 @@ pub fn read_status(status: BorrowedFd<'_>) -> io::Result<Report> {
     match postcard::from_bytes(&bytes[..received.bytes]).map_err(|_| bad("cannot be read"))? {
         Frame::Console => fd.map(Report::Console).ok_or_else(|| bad("brings no console")),
         Frame::Warning(notice) => Ok(Report::Warning(notice)),
+        Frame::Hooks => Ok(Report::Hooks),
         Frame::Ready => Ok(Report::Ready),
         Frame::Failure(notice) => Ok(Report::Failure(notice)),
     }
@@ -154,6 +193,19 @@ impl Reporter {
 
     pub fn warning(&self, notice: Notice) {
         self.send(&Frame::Warning(cut(notice)), None);
+    }
+
+    /// Lets the parent run its hooks. False: the parent is gone.
+    pub fn pause(&self) -> Result<bool, Errno> {
+        self.send(&Frame::Hooks, None);
+        let mut word = [0u8; 2];
+        loop {
+            match rustix::io::read(&self.socket, &mut word) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(false),
+                other => return other.map(|n| n != 0),
+            }
+        }
     }
 
     pub fn ready(&self) {

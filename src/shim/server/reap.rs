@@ -42,6 +42,11 @@ impl Server {
                 Ok(Report::Warning(notice)) => self.warn(index, &notice),
                 // Only a created container says so, and that is the command line's way, not a pod's.
                 Ok(Report::Ready) => {}
+                // So do only the bundles of an engine. The child ends when nobody answers.
+                Ok(Report::Hooks) => {
+                    let detail = "hooks are not run for the containers of a pod".to_owned();
+                    self.on_failure(index, Notice { stage: Stage::Hook, errno: 0, detail });
+                }
                 Ok(Report::Failure(notice)) => self.on_failure(index, notice),
                 Ok(Report::End) => self.on_started(index),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
