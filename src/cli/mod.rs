@@ -79,7 +79,7 @@ enum Command {
     Stop(stop::StopArgs),
     Rm(rm::RmArgs),
     Stats(stats::StatsArgs),
-    Runtime(runtime::RuntimeArgs),
+    Runtime(Box<runtime::RuntimeArgs>),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  orlop completion bash >/etc/bash_completion.d/orlop")]
     Completion {
@@ -110,8 +110,15 @@ pub fn main() -> ExitCode {
 }
 
 fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.first().is_some_and(|program| runtime::is_runc(program)) {
+        return runtime::run_as_runc(&arguments);
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
+        Err(error) if arguments.get(1).is_some_and(|command| command == "runtime") => {
+            return runtime::refuse(&error, &arguments);
+        }
         Err(error) => {
             // Help and version come as "errors" too, for standard output. Nothing can be done about a closed one.
             let _ = error.print();
@@ -144,7 +151,7 @@ impl Command {
             Self::Exec(args) => client::block_on(exec::run(args)),
             Self::Stop(args) => client::block_on(stop::run(args)),
             Self::Rm(args) => client::block_on(rm::run(args)),
-            Self::Runtime(args) => Ok(runtime::run(args)),
+            Self::Runtime(args) => Ok(runtime::run(*args)),
             Self::Stats(args) => client::block_on(stats::run(args)),
             Self::Completion { shell } => {
                 let mut script = Vec::new();

@@ -1,47 +1,88 @@
 //! `orlop runtime`: containers from OCI bundles, with the verbs of runc, over the same plan and executor as pods.
 //!
 //! No process stays: a created container's init waits by itself, and what is known of it is one file. Everything here
-//! runs in one thread, as the executor demands.
+//! runs in one thread, as the executor demands. Under the name `runc` (or one that ends in `-runc`) this program is
+//! nothing but these verbs, so that engines can call it in the place of runc.
 
 mod begin;
 mod control;
+mod events;
 mod exec;
+mod features;
+mod figures;
 mod foreground;
 mod hooks;
+mod kill;
+mod list;
+mod log;
+mod ps;
 mod record;
 mod sealed;
+mod spec;
 #[cfg(test)]
 mod tests;
+mod update;
+mod version;
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use anyhow::bail;
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use log::LogFormat;
 
 /// Run containers from OCI bundles
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  cd bundle; orlop runtime run demo; orlop runtime delete demo")]
+#[command(version = version::VERSION, disable_version_flag = true)]
 pub struct RuntimeArgs {
-    /// Where the state of containers is kept, on a tmpfs
-    #[arg(long, value_name = "DIR", default_value = "/run/orlop/runtime")]
-    root: PathBuf,
-    /// Also write an error to this file
+    /// Where the state of containers is kept, on a tmpfs [default: /run/orlop/runtime, of a plain user
+    /// $XDG_RUNTIME_DIR/orlop/runtime; under the name runc runc's]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Write warnings, errors and with --debug more to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// How to write it
+    /// How to write them
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Taken for the sake of engines that say it; there is nothing more to tell
+    /// Also write what is done
     #[arg(long)]
     debug: bool,
+    /// Ask systemd for the cgroups; cgroupsPath is then SLICE:PREFIX:NAME
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Whether limits that a plain user cannot set are left out
+    #[arg(long, value_enum, default_value_t = Rootless::Auto)]
+    rootless: Rootless,
+    /// Of no effect: criu is found by PATH
+    #[arg(long, hide = true, value_name = "FILE")]
+    criu: Option<PathBuf>,
+    /// Print the version, also that of the specification
+    #[arg(short, long, action = ArgAction::Version)]
+    version: (),
     #[command(subcommand)]
     verb: Verb,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+/// Run containers from OCI bundles: orlop in the place of runc
+#[derive(Debug, Parser)]
+#[command(name = "runc", after_help = "Example:\n  cd bundle; runc run demo; runc delete demo")]
+#[command(version = version::VERSION, disable_version_flag = true, arg_required_else_help = true)]
+pub(super) struct Runc {
+    #[command(flatten)]
+    args: RuntimeArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Rootless {
+    True,
+    False,
+    /// If the caller is not root
+    #[default]
+    Auto,
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,15 +96,7 @@ enum Verb {
     /// Print the state of a container as JSON
     State { id: String },
     /// Send a signal to a container's first process
-    Kill {
-        /// To all of its processes
-        #[arg(long, short)]
-        all: bool,
-        id: String,
-        /// A name, with or without SIG, or a number
-        #[arg(default_value = "TERM")]
-        signal: String,
-    },
+    Kill(kill::KillArgs),
     /// Forget a stopped container
     Delete {
         /// Kill it first if it runs, and do not mind if there is none
@@ -73,6 +106,22 @@ enum Verb {
     },
     /// Run a command in a running container
     Exec(exec::ExecArgs),
+    /// Print the processes of a container
+    Ps(ps::PsArgs),
+    /// Print all containers
+    List(list::ListArgs),
+    /// Stop all processes of a container
+    Pause { id: String },
+    /// Let the processes of a paused container go on
+    Resume { id: String },
+    /// Change the limits of a container
+    Update(Box<update::UpdateArgs>),
+    /// Print what a container uses, and when its memory runs out
+    Events(events::EventsArgs),
+    /// Write a config.json to begin with
+    Spec(spec::SpecArgs),
+    /// Print what this runtime can do as JSON
+    Features,
 }
 
 #[derive(Debug, Args)]
@@ -107,40 +156,94 @@ struct RunArgs {
 /// Why a verb failed.
 type Result<T> = anyhow::Result<T>;
 
+/// Where runc keeps its containers, and where we keep ours.
+const ROOT_OF_RUNC: &str = "runc";
+const OWN_ROOT: &str = "orlop/runtime";
+
+/// Whether a program that is called so is to be runc.
+pub(super) fn is_runc(program: &OsStr) -> bool {
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    name == "runc" || name.ends_with("-runc")
+}
+
+/// The whole program, where it is called as runc.
+pub(super) fn run_as_runc(arguments: &[OsString]) -> u8 {
+    match Runc::try_parse_from(arguments) {
+        Ok(runc) => carry_out(runc.args, "runc", ROOT_OF_RUNC),
+        Err(error) => refuse(&error, arguments),
+    }
+}
+
 /// Carries one verb out. Exits with 1 when it fails, or with the code of the container's program where one was waited
 /// for. The process must have one thread.
 pub fn run(args: RuntimeArgs) -> u8 {
-    let root = record::Root::new(args.root.clone());
-    let done = match args.verb {
-        Verb::Create(create) => sealed::ensure().and_then(|()| begin::create(&root, &create)).map(|()| 0),
-        Verb::Start { id } => control::start(&root, &id).map(|()| 0),
-        Verb::Run(run) => sealed::ensure().and_then(|()| begin::run(&root, &run)),
-        Verb::State { id } => control::state(&root, &id).map(|()| 0),
-        Verb::Kill { all, id, signal } => control::kill(&root, &id, &signal, all).map(|()| 0),
-        Verb::Delete { force, id } => control::delete(&root, &id, force).map(|()| 0),
-        Verb::Exec(exec) => sealed::ensure().and_then(|()| exec::exec(&root, &exec)),
+    carry_out(args, "orlop runtime", OWN_ROOT)
+}
+
+/// Arguments that cannot be used: engines learn of it by exit code 1, as from runc, and from the log that they named.
+pub(super) fn refuse(error: &clap::Error, arguments: &[OsString]) -> u8 {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print(); // nothing can be done about a closed output
+        return 0;
+    }
+    let texts: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let value = |name: &str| {
+        let at = texts.iter().position(|text| *text == name || text.starts_with(&format!("{name}=")))?;
+        texts[at].split_once('=').map(|(_, value)| value.to_owned()).or_else(|| Some(texts.get(at + 1)?.to_string()))
     };
-    match done {
+    if let Some(path) = value("--log") {
+        let json = value("--log-format").is_some_and(|format| format == "json");
+        let format = if json { LogFormat::Json } else { LogFormat::Text };
+        if log::open(Some(Path::new(&path)), format, false, "").is_ok() {
+            log::only_to_file("error", error.to_string().trim());
+        }
+    }
+    let _ = error.print();
+    1
+}
+
+fn carry_out(args: RuntimeArgs, program: &'static str, below: &str) -> u8 {
+    let exec = matches!(args.verb, Verb::Exec(_));
+    let opened = log::open(args.log.as_deref(), args.log_format, args.debug, program);
+    match opened.and_then(|()| verb(args, below)) {
         Ok(code) => code,
+        Err(error) if super::output::is_broken_pipe(&error) => 0,
         Err(error) => {
-            let text = format!("{error:#}");
-            eprintln!("orlop runtime: {text}");
-            if let Some(log) = &args.log {
-                write_log(log, args.log_format, &text);
-            }
-            1
+            log::error(&format!("{error:#}"));
+            // Of an exec 1 could be the command's own.
+            if exec { 255 } else { 1 }
         }
     }
 }
 
-/// Engines read the last line of this file for what went wrong. That it cannot be written is no second error.
-fn write_log(path: &std::path::Path, format: LogFormat, text: &str) {
-    let time = jiff::Timestamp::now().to_string();
-    let line = match format {
-        LogFormat::Json => serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string(),
-        LogFormat::Text => format!("time={time:?} level=error msg={text:?}"),
-    };
-    if let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
-        let _ = writeln!(file, "{line}");
+/// On a tmpfs that goes with the machine, or with the user's session.
+fn default_root(below: &str) -> PathBuf {
+    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
+    Path::new(session.as_deref().unwrap_or(OsStr::new("/run"))).join(below)
+}
+
+fn verb(args: RuntimeArgs, below: &str) -> Result<u8> {
+    log::debug(|| format!("{:?}", args.verb));
+    let root = record::Root::new(args.root.unwrap_or_else(|| default_root(below)));
+    if args.systemd_cgroup && matches!(args.verb, Verb::Create(_) | Verb::Run(_)) {
+        bail!("--systemd-cgroup: systemd is not asked for cgroups by this version; leave it out");
     }
+    match args.verb {
+        Verb::Create(create) => sealed::ensure().and_then(|()| begin::create(&root, &create)),
+        Verb::Run(run) => return sealed::ensure().and_then(|()| begin::run(&root, &run)),
+        Verb::Exec(exec) => return sealed::ensure().and_then(|()| exec::exec(&root, &exec)),
+        Verb::Start { id } => control::start(&root, &id),
+        Verb::State { id } => control::state(&root, &id),
+        Verb::Kill(args) => kill::kill(&root, &args),
+        Verb::Delete { force, id } => control::delete(&root, &id, force),
+        Verb::Ps(args) => ps::ps(&root, &args),
+        Verb::List(args) => list::list(&root, &args),
+        Verb::Pause { id } => control::pause(&root, &id),
+        Verb::Resume { id } => control::resume(&root, &id),
+        Verb::Update(args) => update::update(&root, &args),
+        Verb::Events(args) => events::events(&root, &args),
+        Verb::Spec(args) => spec::spec(&args),
+        Verb::Features => features::features(),
+    }?;
+    Ok(0)
 }

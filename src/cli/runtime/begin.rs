@@ -11,7 +11,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkfifoat};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use super::hooks::Hooks;
-use super::record::{Record, Root, stat, write_whole};
+use super::record::{Record, Root, VERSION, stat, write_whole};
 use super::{CreateArgs, Result, RunArgs, foreground};
 use crate::runtime::cgroup::{
     Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
@@ -83,6 +83,8 @@ fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Resul
     check_console(spec.process().as_ref().and_then(|p| p.terminal()), args.console_socket.as_deref(), foreground)?;
     let hooks = Hooks::of(&spec, &args.id, &bundle)?;
     let directory = root.reserve(&args.id)?;
+    // Nobody removes it before it is whole.
+    let _lock = root.lock_directory(&args.id)?;
     let mut undo = Undo { root, id: &args.id, cgroup: None, hooks: &hooks, forked: false, done: false };
     let cgroup = undo.cgroup.insert(make_cgroup(&spec, &args.id)?);
 
@@ -125,6 +127,7 @@ fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Resu
     let pid = begun.spawned.pid;
     let (_, started) = stat(pid).with_context(|| format!("process {pid} is gone"))?;
     root.save(&Record {
+        version: VERSION,
         id: args.id.clone(),
         pid,
         started,
@@ -156,7 +159,7 @@ fn load_spec(path: &Path) -> Result<Spec> {
 
 /// What is done otherwise than asked for, told to whoever called.
 pub(super) fn warn(texts: &[String]) {
-    texts.iter().for_each(|text| eprintln!("orlop runtime: warning: {text}"));
+    texts.iter().for_each(|text| super::log::warning(text));
 }
 
 fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
@@ -278,7 +281,7 @@ fn follow(spawned: &Spawned, attend: &Attendance<'_>) -> Result<Option<OwnedFd>>
     let mut console = None;
     loop {
         match read_status(spawned.status.as_fd()).context("read how the container fares")? {
-            Report::Warning(notice) => eprintln!("orlop runtime: warning: {notice}"),
+            Report::Warning(notice) => super::log::warning(&notice.to_string()),
             Report::Failure(notice) => {
                 bail!("unable to start container process: error during container init: {notice}");
             }

@@ -1,4 +1,4 @@
-//! `start`, `state`, `kill` and `delete`.
+//! `start`, `state`, `pause`, `resume` and `delete`.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,22 +8,25 @@ use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use super::Result;
 use super::begin::{ANSWER, GATE};
 use super::hooks::Hooks;
-use super::record::{Record, Root, Status};
-use crate::runtime::cgroup::{Cgroup, CgroupError, CgroupPath, Host};
-use crate::runtime::execute::{read_answer, send_signal};
+use super::record::{Record, Remains, Root, Status};
+use crate::cli::output;
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::execute::read_answer;
 
 /// How long a killed container may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn start(root: &Root, id: &str) -> Result<()> {
-    let record = root.load(id)?;
-    let Some((pidfd, Status::Created)) = record.process() else {
-        bail!("cannot start a container that is not created: {id:?} is {}", record.status().name());
+    let (lock, record) = root.lock(id)?;
+    let pidfd = match record.process() {
+        Some((pidfd, Status::Created)) => pidfd,
+        Some(_) => bail!("cannot start an already running container: {id} is {}", record.status().name()),
+        None => bail!("cannot start a container that has stopped: {id}"),
     };
     let open = |name: &str, flags| {
         let path = root.directory(id).join(name);
@@ -39,7 +42,10 @@ pub(super) fn start(root: &Root, id: &str) -> Result<()> {
     let _ = std::fs::remove_file(root.directory(id).join(GATE));
     let _ = std::fs::remove_file(root.directory(id).join(ANSWER));
     match started {
-        Ok(()) => run_poststart(root, &record),
+        Ok(()) => {
+            drop(lock); // hooks may use other verbs
+            run_poststart(root, &record)
+        }
         Err(error) => Err(undo(root, &record, error)),
     }
 }
@@ -77,59 +83,56 @@ fn undo(root: &Root, record: &Record, error: anyhow::Error) -> anyhow::Error {
 
 pub(super) fn state(root: &Root, id: &str) -> Result<()> {
     let state = root.load(id)?.state();
-    println!("{}", serde_json::to_string_pretty(&state)?);
-    Ok(())
+    Ok(output::json(&state)?)
 }
 
-pub(super) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()> {
-    let record = root.load(id)?;
-    let number = parse_signal(signal)?;
-    if all {
-        let Some(cgroup) = cgroup(&record)? else { return Ok(()) };
-        if number == libc::SIGKILL {
-            return Ok(cgroup.kill()?);
-        }
-        for pid in cgroup.pids()?.into_iter().filter_map(Pid::from_raw) {
-            // It may have ended meanwhile.
-            if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
-                let _ = send_signal(process.as_fd(), number);
-            }
-        }
-        return Ok(());
+/// Stops all of its processes.
+pub(super) fn pause(root: &Root, id: &str) -> Result<()> {
+    let (_lock, record) = root.lock(id)?;
+    match record.status() {
+        Status::Created | Status::Running => {}
+        other => bail!("container not running: {id} is {}", other.name()),
     }
-    let Some((process, _)) = record.process() else { bail!("container not running: {id}") };
-    send_signal(process.as_fd(), number).with_context(|| format!("send signal {number} to {id}"))
+    let cgroup = cgroup(&record)?.with_context(|| format!("the cgroup of {id} is gone"))?;
+    Ok(cgroup.freeze()?)
+}
+
+/// Lets them go on.
+pub(super) fn resume(root: &Root, id: &str) -> Result<()> {
+    let (_lock, record) = root.lock(id)?;
+    if record.status() != Status::Paused {
+        bail!("container not paused: {id} is {}", record.status().name());
+    }
+    let cgroup = cgroup(&record)?.with_context(|| format!("the cgroup of {id} is gone"))?;
+    Ok(cgroup.thaw()?)
 }
 
 pub(super) fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
-    let record = match root.load(id) {
-        Ok(record) => record,
-        // Nothing, or the beginnings of something.
-        Err(_) if force && super::record::check_id(id).is_ok() => return root.forget(id),
-        Err(error) => return Err(error),
+    // Not in the middle of what another verb does to it. With no directory there is no lock, and no container.
+    let _lock = match root.lock_directory(id) {
+        Err(error) if force && !root.directory(id).exists() => return super::record::check_id(id).map_err(|_| error),
+        other => other?,
     };
-    if let Some((pidfd, status)) = record.process() {
-        if status == Status::Running && !force {
-            bail!("cannot delete container {id} that is not stopped: {}", status.name());
+    match root.load(id) {
+        Ok(record) => {
+            let status = record.status();
+            if matches!(status, Status::Running | Status::Paused) && !force {
+                bail!("cannot delete container {id} that is not stopped: {}", status.name());
+            }
+            destroy(root, &record)
         }
-        drop(pidfd);
+        // What a broken record still tells; nothing, where the container never came to be.
+        Err(_) if force => {
+            end(&root.salvage(id))?;
+            root.forget(id)
+        }
+        Err(error) => Err(error),
     }
-    destroy(root, &record)
 }
 
 /// Kills what is left of a container, and removes all that was made for it; then come the hooks for that.
 fn destroy(root: &Root, record: &Record) -> Result<()> {
-    if let Some((pidfd, _)) = record.process() {
-        let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
-        let pause = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&pause)).context("wait for its end")?;
-    }
-    if let Some(cgroup) = cgroup(record)? {
-        // What it left behind in a PID namespace that is not its own.
-        cgroup.kill()?;
-        cgroup.wait_empty(PATIENCE)?;
-        cgroup.remove()?;
-    }
+    end(&record.remains())?;
     root.forget(&record.id)?;
     if let Ok(hooks) = Hooks::of(&record.spec, &record.id, &record.bundle) {
         hooks.poststop();
@@ -137,27 +140,29 @@ fn destroy(root: &Root, record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn cgroup(record: &Record) -> Result<Option<Cgroup>> {
-    let Some(path) = &record.cgroup else { return Ok(None) };
-    match Host::detect()?.open(&CgroupPath::new(path)?) {
-        Err(CgroupError::Gone { .. }) => Ok(None),
-        other => Ok(Some(other?)),
+/// Kills the processes, also frozen ones, and removes the cgroup.
+fn end(remains: &Remains) -> Result<()> {
+    let cgroup = remains.cgroup()?;
+    if let Some(pidfd) = remains.process() {
+        let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
+        if let Some(cgroup) = &cgroup
+            && cgroup.is_frozen().unwrap_or(false)
+        {
+            cgroup.thaw()?; // on v1 it would not die otherwise
+        }
+        let pause = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&pause)).context("wait for its end")?;
     }
+    if let Some(cgroup) = cgroup {
+        // What it left behind in a PID namespace that is not its own.
+        cgroup.kill()?;
+        cgroup.wait_empty(PATIENCE)?;
+        cgroup.remove()?;
+    }
+    Ok(())
 }
 
-/// "9", "KILL", "SIGKILL", "RTMIN+3".
-pub(super) fn parse_signal(text: &str) -> Result<i32> {
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number = if let Ok(number) = name.parse::<i32>() {
-        Some(number)
-    } else if let Some(offset) = name.strip_prefix("RTMIN+") {
-        offset.parse::<i32>().ok().map(|n| libc::SIGRTMIN() + n)
-    } else {
-        format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
-    };
-    match number {
-        Some(number @ 1..=64) => Ok(number),
-        _ => bail!("unknown signal {text:?}"),
-    }
+/// Its cgroup, if that is still there.
+pub(super) fn cgroup(record: &Record) -> Result<Option<Cgroup>> {
+    record.remains().cgroup()
 }

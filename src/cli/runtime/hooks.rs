@@ -41,7 +41,7 @@ impl Hooks {
             return;
         }
         for notice in run_all_hooks("poststop", hooks, &hook_state(&self.state, "stopped", None), self.settings()) {
-            eprintln!("orlop runtime: warning: {notice}");
+            super::log::warning(&notice.to_string());
         }
     }
 

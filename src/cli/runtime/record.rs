@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use oci_spec::runtime::Spec;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::Result;
+use crate::runtime::cgroup::{Cgroup, CgroupError, CgroupPath, Host};
 use crate::runtime::execute::never_executed;
 
 /// As runc has it.
@@ -22,9 +25,13 @@ const MAX_ID: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Root(PathBuf);
 
+/// What [`Record`]s of this program say in `version`. A later one may say what is not understood here.
+pub(super) const VERSION: u32 = 1;
+
 /// A container.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
+    pub version: u32,
     pub id: String,
     pub pid: i32,
     /// When it was started, in ticks since boot: tells it from a later process with the same number.
@@ -37,11 +44,41 @@ pub(super) struct Record {
     pub spec: Spec,
 }
 
+/// What can be read of any record.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// What must go when a container is to go: all that a broken record has to tell.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Remains {
+    pid: i32,
+    started: u64,
+    cgroup: Option<String>,
+}
+
+/// No other verb changes the container as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    /// The container's directory.
+    directory: OwnedFd,
+}
+
+impl Drop for Lock {
+    /// Not only closed: a child on its way may still have a copy.
+    fn drop(&mut self) {
+        let _ = flock(&self.directory, FlockOperation::Unlock);
+    }
+}
+
 /// The values of `status` in the specification's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Created,
     Running,
+    Paused,
     Stopped,
 }
 
@@ -50,6 +87,7 @@ impl Status {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -86,6 +124,53 @@ impl Root {
         }
     }
 
+    /// The container, once no other verb is at it. One that is still being made does not exist.
+    pub fn lock(&self, id: &str) -> Result<(Lock, Record)> {
+        self.load(id)?;
+        let lock = self.lock_directory(id)?;
+        Ok((lock, self.load(id)?))
+    }
+
+    /// Waits until no other verb is at this container, or what was begun of it.
+    pub fn lock_directory(&self, id: &str) -> Result<Lock> {
+        check_id(id)?;
+        let path = self.directory(id);
+        loop {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory = match rustix::fs::open(&path, flags, Mode::empty()) {
+                Err(Errno::NOENT) => bail!("container {id:?} does not exist"),
+                other => other.with_context(|| format!("open {}", path.display()))?,
+            };
+            retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive))
+                .with_context(|| format!("lock {}", path.display()))?;
+            // Who had it before may have removed it, and another may have made it anew.
+            let (held, now) = (rustix::fs::fstat(&directory)?, rustix::fs::lstat(&path));
+            if now.is_ok_and(|now| (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)) {
+                return Ok(Lock { directory });
+            }
+        }
+    }
+
+    /// The ids of all containers, sorted. None where there is no root.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.with_context(|| format!("read {}", self.0.display()))?,
+        };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // One that is being made has no record yet.
+        let mut ids: Vec<String> =
+            names.filter(|name| check_id(name).is_ok() && self.directory(name).join("state.json").exists()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// What a record that cannot be understood still tells.
+    pub fn salvage(&self, id: &str) -> Remains {
+        let text = fs::read(self.directory(id).join("state.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
     pub fn load(&self, id: &str) -> Result<Record> {
         check_id(id)?;
         let path = self.directory(id).join("state.json");
@@ -93,7 +178,12 @@ impl Root {
             Err(e) if e.kind() == ErrorKind::NotFound => bail!("container {id:?} does not exist"),
             other => other.with_context(|| format!("read {}", path.display()))?,
         };
-        serde_json::from_slice(&text).with_context(|| format!("{} cannot be understood", path.display()))
+        let not_understood = || format!("{} cannot be understood", path.display());
+        let Versioned { version } = serde_json::from_slice(&text).with_context(not_understood)?;
+        if version != VERSION {
+            bail!("{}: version {version} is that of another program, not {VERSION}", not_understood());
+        }
+        serde_json::from_slice(&text).with_context(not_understood)
     }
 
     /// Written whole, then renamed: nobody reads half of it.
@@ -124,22 +214,46 @@ pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     write().with_context(|| format!("write {}", path.display()))
 }
 
-impl Record {
-    /// Its process, if that is still the one; the status goes with it.
-    pub fn process(&self) -> Option<(OwnedFd, Status)> {
+impl Remains {
+    /// Its first process, if that is still the one and not a zombie.
+    pub fn process(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.pid)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Asked while the descriptor holds the process: from here on the number cannot become another's.
         let (state, started) = stat(self.pid)?;
-        if started != self.started || matches!(state, 'Z' | 'X') {
-            return None;
+        (started == self.started && !matches!(state, 'Z' | 'X')).then_some(pidfd)
+    }
+
+    /// Its cgroup, if that is still there.
+    pub fn cgroup(&self) -> Result<Option<Cgroup>> {
+        let Some(path) = &self.cgroup else { return Ok(None) };
+        match Host::detect()?.open(&CgroupPath::new(path)?) {
+            Err(CgroupError::Gone { .. }) => Ok(None),
+            other => Ok(Some(other?)),
         }
+    }
+}
+
+impl Record {
+    pub fn remains(&self) -> Remains {
+        Remains { pid: self.pid, started: self.started, cgroup: self.cgroup.clone() }
+    }
+
+    /// Its process, if that is still the one; with it goes whether it was started.
+    pub fn process(&self) -> Option<(OwnedFd, Status)> {
+        let pidfd = self.remains().process()?;
         let created = never_executed(self.pid).ok()?;
         Some((pidfd, if created { Status::Created } else { Status::Running }))
     }
 
     pub fn status(&self) -> Status {
-        self.process().map_or(Status::Stopped, |(_, status)| status)
+        let Some((_, status)) = self.process() else { return Status::Stopped };
+        if self.is_frozen() { Status::Paused } else { status }
+    }
+
+    /// Whether its processes are stopped. Where that cannot be told they are not.
+    pub fn is_frozen(&self) -> bool {
+        self.remains().cgroup().ok().flatten().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
     }
 
     /// The state as the specification prints it.

@@ -1,5 +1,5 @@
-use super::control::parse_signal;
 use super::exec::parse_user;
+use super::kill::parse_signal;
 use super::record::check_id;
 
 #[test]
@@ -13,10 +13,10 @@ fn users_are_numbers_in_full() {
 
 #[test]
 fn signals_have_names_and_numbers() {
-    for (text, number) in [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("term", 15), ("SIGUSR1", 10), ("34", 34)] {
+    for (text, number) in [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("term", 15), ("SIGUSR1", 10), ("34", 34), ("0", 0)] {
         assert_eq!(parse_signal(text).unwrap(), number);
     }
-    for bad in ["", "0", "65", "-9", "SIGNOTHING", "SIG"] {
+    for bad in ["", "SIG9", "65", "-9", "SIGNOTHING", "SIG"] {
         assert!(parse_signal(bad).is_err(), "{bad:?}");
     }
 }

@@ -30,6 +30,7 @@ pub(crate) mod sys;
 mod update;
 mod v1;
 mod v2;
+mod watch;
 
 pub use convert::{io_weight_from_blkio, weight_from_shares};
 pub use devices::default_device_rules;

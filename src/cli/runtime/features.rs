@@ -1,0 +1,81 @@
+//! `features`: what this runtime can do, as the specification's features.md wants it told.
+//!
+//! It is about the program, not about the machine it runs on: what a host lacks is an error at create.
+
+use serde_json::{Value, json};
+
+use super::Result;
+use super::version::SPEC;
+use crate::cli::output;
+use crate::runtime::compile::{CAPABILITY_NAMES, known_options};
+
+pub(super) fn features() -> Result<()> {
+    Ok(output::json(&all())?)
+}
+
+/// Kept by a test to what the compiler takes.
+pub(super) const HOOKS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+pub(super) const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mount", "network", "pid", "uts"];
+pub(super) const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+pub(super) const FLAGS: [&str; 3] =
+    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+/// Not yet: these mount options are refused.
+const REFUSED_OPTIONS: [&str; 2] = ["idmap", "ridmap"];
+
+/// The whole of it.
+pub(super) fn all() -> Value {
+    let options: Vec<&str> = known_options().filter(|option| !REFUSED_OPTIONS.contains(option)).collect();
+    let mut capabilities: Vec<String> = CAPABILITY_NAMES.iter().map(|name| format!("CAP_{name}")).collect();
+    capabilities.sort_unstable();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC,
+        "hooks": HOOKS,
+        "mountOptions": options,
+        "linux": {
+            "namespaces": NAMESPACES,
+            "capabilities": capabilities,
+            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "seccomp": {
+                "enabled": true,
+                "actions": ACTIONS,
+                "operators": [
+                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
+                    "SCMP_CMP_NE",
+                ],
+                "archs": architectures(),
+                "knownFlags": FLAGS,
+                "supportedFlags": FLAGS,
+            },
+            "apparmor": { "enabled": false },
+            "selinux": { "enabled": false },
+            "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+            "memoryPolicy": {},
+            "mountExtensions": { "idmap": { "enabled": false } },
+            "netDevices": { "enabled": true },
+        },
+        "annotations": {
+            "io.orlop.version": env!("CARGO_PKG_VERSION"),
+        },
+        // Nothing in a config.json's annotations changes what this runtime does.
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
+
+/// Those whose calls the filters of this machine can tell apart.
+fn architectures() -> Value {
+    match cfg!(target_arch = "aarch64") {
+        true => json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
+        false => json!(["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]),
+    }
+}
