@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::dbus::DbusError;
 use super::host::{Controllers, Version};
 
 /// Why a cgroup operation failed.
@@ -15,9 +16,23 @@ pub enum CgroupError {
     /// A cgroup path that cannot be one.
     #[error("cgroup path {path:?} is refused: {reason}")]
     Path { path: String, reason: &'static str },
-    /// The systemd driver was asked for.
-    #[error("cgroup driver systemd is not supported yet: use the cgroupfs driver, and the same one in the kubelet")]
-    SystemdDriver,
+    /// The systemd driver was asked for where systemd cannot be asked.
+    #[error(
+        "the systemd cgroup driver cannot be used: {what}; use the cgroupfs driver, and the same one in the kubelet"
+    )]
+    NoSystemd { what: &'static str },
+    /// Nobody answers on the bus.
+    #[error("systemd cannot be asked: {cause}")]
+    Bus { cause: DbusError },
+    /// systemd refused something.
+    #[error("systemd unit {unit}: {cause}")]
+    Unit { unit: String, cause: DbusError },
+    /// systemd did not carry a job out.
+    #[error("systemd unit {unit}: its job {result}")]
+    Job { unit: String, result: String },
+    /// The process with which a scope begins could not be made.
+    #[error("cannot fork the process that a scope begins with: {source}")]
+    Seed { source: Errno },
     /// A field of the resources has a value that no kernel takes.
     #[error("resources: {field} = {value}: {reason}")]
     Invalid { field: String, value: String, reason: String },

@@ -13,6 +13,7 @@ use super::host::{Controllers, Host, Version};
 use super::io::Dir;
 use super::settings::{self, Current, Otherwise, Setting};
 use super::stats::Files;
+use super::systemd::Scope;
 use super::{CgroupError, CgroupPath, Result, bpf, parse, sys};
 
 /// How [`Host::create`] goes about it.
@@ -61,6 +62,8 @@ pub struct Cgroup {
     pub(super) directory: Option<OwnedFd>,
     pub(super) killed: AtomicBool,
     pub(super) files: OnceLock<Files>,
+    /// The unit of systemd that it belongs to.
+    pub(super) scope: Option<Scope>,
 }
 
 impl Host {
@@ -107,14 +110,20 @@ impl Host {
             let options = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
             return Ok((self.create(path, resources, options)?, true));
         }
+        self.complete(path)?;
+        Ok((Cgroup::at(self, path)?, false))
+    }
+
+    /// Makes a cgroup that others made in those hierarchies that lack it.
+    pub(super) fn complete(&self, path: &CgroupPath) -> Result<()> {
         for index in 0..self.inner.hierarchies.len() {
             let dir = self.dir(index, path.relative());
-            if !dir.exists() {
+            if self.version() == Version::V1 && !dir.exists() {
                 self.make(index, path, OnExisting::Adopt, Controllers::empty())?;
                 self.inherit_cpuset(index, path, false, false)?;
             }
         }
-        Ok((Cgroup::at(self, path)?, false))
+        Ok(())
     }
 
     /// A cgroup that is there, after a restart of the agent. On v1 one hierarchy that has it is enough, so that what
@@ -195,7 +204,19 @@ impl Cgroup {
             }
         };
         let (host, path) = (host.clone(), path.clone());
-        Ok(Self { host, path, directory, killed: AtomicBool::new(false), files: OnceLock::new() })
+        let (killed, files) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Self { host, path, directory, killed, files, scope: None })
+    }
+
+    /// Says that it belongs to a unit of systemd, which is then told of changes, and asked to remove it.
+    pub fn with_scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// The unit of systemd that it belongs to.
+    pub fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
     }
 
     /// Its path in the hierarchies.
@@ -278,8 +299,22 @@ impl Cgroup {
             }
             (_, Errno::NODEV) => Err(CgroupError::Gone { path: self.path.to_string() }),
             (_, Errno::NOENT) if !dir.exists() => Err(CgroupError::Gone { path: self.path.to_string() }),
+            (_, Errno::NOENT) if !self.has(setting.controller) => Err(CgroupError::MissingController {
+                field: format!("{} ({})", setting.field, setting.file),
+                controller: setting.controller.to_string(),
+                version: Version::V2,
+            }),
             _ => Err(dir.write_error(&setting.file, &setting.value, source)),
         }
+    }
+
+    /// Whether this cgroup was given a controller: on v2 whoever made those above may have kept it.
+    fn has(&self, controller: Controllers) -> bool {
+        let dir = self.host.dir(0, self.path.relative());
+        self.host.version() == Version::V1
+            || dir
+                .try_read("cgroup.controllers")
+                .map_or(true, |text| (Controllers::from_words(&text) | Controllers::CORE_OF_V2).contains(controller))
     }
 
     /// Puts the device rules in force. `fresh`: nothing restricts the cgroup yet.

@@ -60,7 +60,7 @@ const NAMES: [(&str, Controllers); 17] = [
 
 impl Controllers {
     /// What every v2 cgroup has without a controller.
-    const CORE_OF_V2: Self = Self::DEVICES.union(Self::FREEZER);
+    pub(super) const CORE_OF_V2: Self = Self::DEVICES.union(Self::FREEZER);
     /// What is handed down to the children of a v2 cgroup.
     const HANDED_DOWN: Self = Self::CPU
         .union(Self::CPUSET)
@@ -77,7 +77,7 @@ impl Controllers {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, controller)| *controller)
     }
 
-    fn from_words(text: &str) -> Self {
+    pub(super) fn from_words(text: &str) -> Self {
         text.split_ascii_whitespace().filter_map(Self::named).collect()
     }
 

@@ -4,16 +4,6 @@ use std::fmt;
 
 use super::{CgroupError, Result};
 
-/// Who makes cgroups on this node. The kubelet has to use the same one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Driver {
-    /// Directories made by ourselves.
-    #[default]
-    Cgroupfs,
-    /// Transient units of systemd. Not there yet: asking for a path of it is an error.
-    Systemd,
-}
-
 /// An absolute path inside the cgroup hierarchies, such as `/kubepods/burstable/pod1/c1`.
 ///
 /// It has no empty, `.` or `..` component, so that joined to a mount point it stays below it.
@@ -49,15 +39,6 @@ impl CgroupPath {
             clean.push('/');
         }
         Ok(Self(clean))
-    }
-
-    /// The path of the cgroup `name` below `parent`, as `driver` forms it. An empty parent is the root.
-    pub fn for_container(driver: Driver, parent: &str, name: &str) -> Result<Self> {
-        match driver {
-            Driver::Systemd => Err(CgroupError::SystemdDriver),
-            Driver::Cgroupfs if parent.is_empty() => Self::new("/")?.child(name),
-            Driver::Cgroupfs => Self::new(parent)?.child(name),
-        }
     }
 
     /// The cgroup `name` directly below this one.

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::group::Cgroup;
 use super::io::Dir;
+use super::systemd::Scope;
 use super::{CgroupError, Result};
 
 /// How often a busy cgroup is tried, with pauses of 1, 2, 4 … ms between: half a second in all. What has just been
@@ -15,8 +16,10 @@ const TRIES: u32 = 10;
 impl Cgroup {
     /// Removes the cgroup and those below from every hierarchy. What is not there is fine. While processes are in it,
     /// it waits for half a second; the error then names the directory.
+    ///
+    /// Of a scope, systemd is asked to stop the unit at first.
     pub fn remove(&self) -> Result<()> {
-        let mut result = Ok(());
+        let mut result = self.scope.as_ref().map_or(Ok(()), Scope::stop);
         for dir in self.host.dirs(&self.path) {
             if let Err(error) = remove_tree(dir) {
                 result = Err(error);

@@ -1,6 +1,10 @@
 //! bpf(2), by hand: three commands do not need a library.
 #![allow(unsafe_code)]
 
+mod seed;
+
+pub use seed::Seed;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec};

@@ -20,15 +20,23 @@ impl Cgroup {
         self.check_memory(resources)?;
         let undo: Vec<Setting> = settings.iter().filter_map(|setting| self.undo_of(setting)).collect();
         // The devices come first: their change is whole or refused before anything is written.
-        if let Some(rules) = rules {
-            self.set_devices(&rules, false)?;
+        if let Some(rules) = &rules {
+            self.set_devices(rules, false)?;
         }
-        self.apply(&settings).inspect_err(|_| {
+        let told = self.apply(&settings).and_then(|()| self.tell_systemd(&settings, rules.as_ref()));
+        told.inspect_err(|_| {
             let back: Vec<Setting> = undo.into_iter().rev().collect();
             for setting in &back {
                 let _ = self.apply(std::slice::from_ref(setting)); // the first error is the one to tell
             }
         })
+    }
+
+    /// systemd writes what it is told to the same files, rounded: the exact values are written after it.
+    fn tell_systemd(&self, settings: &[Setting], rules: Option<&Rules>) -> Result<()> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        scope.set(self, settings, rules)?;
+        self.apply(settings)
     }
 
     /// What the cgroup has, as far as planning an update asks for it.
