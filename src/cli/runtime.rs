@@ -17,7 +17,6 @@ mod list;
 mod log;
 mod ps;
 mod record;
-mod sealed;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -229,9 +228,9 @@ fn verb(args: RuntimeArgs, below: &str) -> Result<u8> {
         bail!("--systemd-cgroup: systemd is not asked for cgroups by this version; leave it out");
     }
     match args.verb {
-        Verb::Create(create) => sealed::ensure().and_then(|()| begin::create(&root, &create)),
-        Verb::Run(run) => return sealed::ensure().and_then(|()| begin::run(&root, &run)),
-        Verb::Exec(exec) => return sealed::ensure().and_then(|()| exec::exec(&root, &exec)),
+        Verb::Create(create) => begin::create(&root, &create),
+        Verb::Run(run) => return begin::run(&root, &run),
+        Verb::Exec(exec) => return exec::exec(&root, &exec),
         Verb::Start { id } => control::start(&root, &id),
         Verb::State { id } => control::state(&root, &id),
         Verb::Kill(args) => kill::kill(&root, &args),

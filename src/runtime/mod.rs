@@ -8,6 +8,8 @@
 pub mod cgroup;
 #[cfg(feature = "agent")]
 pub mod compile;
+#[cfg(feature = "agent")]
+pub mod embedded;
 pub mod execute;
 pub mod plan;
 #[cfg(feature = "agent")]

@@ -17,6 +17,7 @@ use crate::runtime::cgroup::{
     Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
 };
 use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
+use crate::runtime::embedded::SmallProgram;
 use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, read_status, spawn};
 use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
 
@@ -137,6 +138,7 @@ fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Resu
         cgroup: Some(saved.cgroup.path().as_str().to_owned()),
         keyring: saved.keyring,
         spec: saved.spec,
+        gate: root.gate(&args.id),
     })?;
     match &args.pid_file {
         Some(path) => write_whole(path, pid.to_string().as_bytes()),
@@ -267,6 +269,8 @@ pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, attend
     }
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let io = Stdio3 { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+    let program = SmallProgram::new().context("make a copy of orlop-init in memory")?;
+    let fds = Attached { init: Some(program.as_fd()), ..fds };
     let spawned = spawn(header, memfd.as_fd(), io, fds).context("fork the container")?;
     match follow(&spawned, attend) {
         Ok(console) => Ok(Begun { spawned, console }),

@@ -15,8 +15,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::Result;
+use super::begin::GATE;
 use crate::runtime::cgroup::{Cgroup, CgroupError, CgroupPath, Host};
-use crate::runtime::execute::never_executed;
 
 /// As runc has it.
 const MAX_ID: usize = 1024;
@@ -42,6 +42,9 @@ pub(super) struct Record {
     pub cgroup: Option<String>,
     pub keyring: Option<String>,
     pub spec: Spec,
+    /// What its init waits at, as long as it was not started.
+    #[serde(skip)]
+    pub gate: PathBuf,
 }
 
 /// What can be read of any record.
@@ -109,6 +112,11 @@ impl Root {
 
     pub fn directory(&self, id: &str) -> PathBuf {
         self.0.join(id)
+    }
+
+    /// The FIFO that a created container waits at, gone once it was started.
+    pub fn gate(&self, id: &str) -> PathBuf {
+        self.directory(id).join(GATE)
     }
 
     /// Reserves the id.
@@ -183,7 +191,8 @@ impl Root {
         if version != VERSION {
             bail!("{}: version {version} is that of another program, not {VERSION}", not_understood());
         }
-        serde_json::from_slice(&text).with_context(not_understood)
+        let record: Record = serde_json::from_slice(&text).with_context(not_understood)?;
+        Ok(Record { gate: self.gate(id), ..record })
     }
 
     /// Written whole, then renamed: nobody reads half of it.
@@ -242,7 +251,7 @@ impl Record {
     /// Its process, if that is still the one; with it goes whether it was started.
     pub fn process(&self) -> Option<(OwnedFd, Status)> {
         let pidfd = self.remains().process()?;
-        let created = never_executed(self.pid).ok()?;
+        let created = self.gate.try_exists().unwrap_or(false);
         Some((pidfd, if created { Status::Created } else { Status::Running }))
     }
 

@@ -1,6 +1,7 @@
 //! The child of the fork. It never returns into the caller: it executes its program or exits.
 
 use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -17,35 +18,98 @@ use super::{Attached, Stdio3, console, devices, hide, hooks, mounts, netdev, roo
 use crate::runtime::plan::{CgroupEntry, ExecPlan, JoinNamespace, LaunchPlan, Plan};
 use crate::runtime::sys::process as sys;
 
-/// Where [`settle`] puts what stays open.
-const REPORTER: i32 = 3;
+/// Descriptors that [`settle`] puts at fixed numbers: so many above the last one that the program is to have.
+const REPORTER: u32 = 0;
 /// Open to the end, as the reporter is.
-const ANSWER: i32 = 4;
-const TARGET: i32 = 5;
-const GATE: i32 = 6;
-const SHM: i32 = 7;
-const FREE: u32 = 8;
-/// A number above all of these, for the time of moving.
-const ASIDE: i32 = 10;
+const ANSWER: u32 = 1;
+const TARGET: u32 = 2;
+const GATE: u32 = 3;
+const SHM: u32 = 4;
+const PLAN: u32 = 5;
+const FREE: u32 = 6;
+/// A distance above all of these, for the time of moving.
+const ASIDE: u32 = 16;
 
-/// Carries the plan out; a failure is reported and ends the process with 255.
+/// What [`init`] calls itself, and is called with.
+pub const INIT: &CStr = c"orlop-init";
+
+/// Carries the plan out, or executes the program that does; a failure is reported and ends the process with 255.
 pub(super) fn run(plan: BorrowedFd<'_>, io: Stdio3<'_>, fds: Attached<'_>, reports: OwnedFd) -> ! {
-    let early = Reporter { socket: reports };
+    let first = 3 + fds.preserved;
+    // A copy that arranging the others does not touch. With no descriptor left there is nobody to tell.
+    let Ok(socket) = fcntl_dupfd_cloexec(&reports, (first + ASIDE) as i32) else { sys::exit_now(255) };
+    let early = Reporter { socket };
     // Nothing here panics; if it did all the same, the parent's code must not run twice.
-    let settled = catch_unwind(|| prepare(plan, io, fds, &early));
-    let (plan, fds) = match settled {
-        Ok(Ok(settled)) => settled,
+    let settled = catch_unwind(|| {
+        sys::set_undumpable().at(Stage::Plan, || "close the process to others".into())?;
+        let program = settle(plan, io, fds, &early, first).at(Stage::Plan, || "arrange descriptors".into())?;
+        match program {
+            Some(program) => Err(execute_init(&program, fds.preserved)).at(Stage::Plan, || "execute orlop-init".into()),
+            None => Ok(()),
+        }
+    });
+    match settled {
+        Ok(Ok(())) => {}
         Ok(Err(notice)) => {
             early.failure(notice);
             sys::exit_now(255)
         }
         Err(_) => sys::exit_now(255),
+    }
+    // These and what else was open are closed by now, under their feet.
+    std::mem::forget((early, reports));
+    carry_out(first)
+}
+
+/// All that `orlop-init` does: the other half of [`run`], in a program that is small, and no file of the host.
+///
+/// `preserved` is its argument, the number of descriptors from 3 on that the container's program gets.
+pub fn init(preserved: Option<&OsStr>) -> ! {
+    // An execution opens a process to those who may trace it. Until here it held nothing but what is about to be read.
+    if sys::set_undumpable().is_err() {
+        sys::exit_now(255);
+    }
+    // The kernel calls it by the number of the descriptor that it was executed from.
+    let _ = rustix::thread::set_name(INIT);
+    let preserved = preserved.map_or(Some(0), |text| text.to_str()?.parse().ok());
+    let Some(first) = preserved.and_then(|n: u32| n.checked_add(3)).filter(|&n| n < 1 << 20) else {
+        sys::exit_now(255)
     };
-    // `early` and what else was open are closed by now, under their feet.
-    std::mem::forget(early);
-    let result = catch_unwind(AssertUnwindSafe(|| match plan {
-        Plan::Launch(plan) => launch(*plan, &fds),
-        Plan::Exec(plan) => exec(*plan, &fds),
+    if sys::close_on_exec_from(first).is_err() {
+        sys::exit_now(255);
+    }
+    carry_out(first)
+}
+
+fn execute_init(program: &OwnedFd, preserved: u32) -> std::io::Error {
+    let mut args = vec![INIT.to_owned()];
+    if preserved > 0 {
+        let number = CString::new(preserved.to_string());
+        args.extend(number);
+    }
+    let (args, env) = (sys::CStringArray::new(args), sys::CStringArray::new(Vec::new()));
+    sys::execute_descriptor(program.as_fd(), &args, &env)
+}
+
+/// With every descriptor in its place.
+fn carry_out(first: u32) -> ! {
+    let own = |number: u32| sys::is_open(first + number).then(|| sys::own((first + number) as i32));
+    let (Some(socket), Some(plan)) = (own(REPORTER), own(PLAN)) else { sys::exit_now(255) };
+    let fds = Fds {
+        reporter: Reporter { socket },
+        first_closed: first + TARGET,
+        answer: own(ANSWER),
+        target: own(TARGET),
+        gate: own(GATE),
+        shm: own(SHM),
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        sys::reset_signal_actions();
+        umask(Mode::empty());
+        match decode(plan)? {
+            Plan::Launch(plan) => launch(*plan, &fds),
+            Plan::Exec(plan) => exec(*plan, &fds),
+        }
     }));
     if let Ok(Err(notice)) = result {
         if let Some(answer) = &fds.answer {
@@ -59,24 +123,21 @@ pub(super) fn run(plan: BorrowedFd<'_>, io: Stdio3<'_>, fds: Attached<'_>, repor
 /// The descriptors that the child keeps.
 struct Fds {
     reporter: Reporter,
+    /// All from here on are closed before the program is executed.
+    first_closed: u32,
     target: Option<OwnedFd>,
     gate: Option<OwnedFd>,
     shm: Option<OwnedFd>,
     answer: Option<OwnedFd>,
 }
 
-fn prepare(plan: BorrowedFd<'_>, io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> Step<(Plan, Fds)> {
-    sys::set_undumpable().at(Stage::Plan, || "close the process to others".into())?;
-    sys::reset_signal_actions();
-    umask(Mode::empty());
-    let bytes = read_plan(plan).at(Stage::Plan, || "read the plan".into())?;
-    let plan = Plan::decode(&bytes).map_err(|e| super::Notice {
+fn decode(plan: OwnedFd) -> Step<Plan> {
+    let bytes = read_plan(plan.as_fd()).at(Stage::Plan, || "read the plan".into())?;
+    Plan::decode(&bytes).map_err(|e| super::Notice {
         stage: Stage::Plan,
         errno: 0,
         detail: format!("decode the plan: {e}"),
-    })?;
-    let fds = settle(io, fds, reports).at(Stage::Plan, || "arrange descriptors".into())?;
-    Ok((plan, fds))
+    })
 }
 
 /// The whole memfd, whatever its offset: several children may read the same one.
@@ -93,29 +154,46 @@ fn read_plan(plan: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// Standard streams to 0, 1, 2, what else is needed to fixed numbers, and everything that came with the fork closed.
-fn settle(io: Stdio3<'_>, fds: Attached<'_>, reports: &Reporter) -> std::io::Result<Fds> {
-    let aside = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, ASIDE);
+/// Standard streams to 0, 1, 2, what else is needed to the numbers from `first` on, and everything that came with the
+/// fork closed. Between the two is what the program is to have, and stays as it is. Returns the program to execute.
+fn settle(
+    plan: BorrowedFd<'_>,
+    io: Stdio3<'_>,
+    fds: Attached<'_>,
+    reports: &Reporter,
+    first: u32,
+) -> std::io::Result<Option<OwnedFd>> {
+    let aside = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, (first + ASIDE) as i32);
     let streams = [aside(io.stdin)?, aside(io.stdout)?, aside(io.stderr)?];
-    let reporter = aside(reports.socket.as_fd())?;
-    let target = fds.target.map(aside).transpose()?;
-    let gate = fds.gate.map(aside).transpose()?;
-    let shm = fds.shm.map(aside).transpose()?;
-    let answer = fds.answer.map(aside).transpose()?;
+    let moved = [
+        (ANSWER, fds.answer.map(aside).transpose()?),
+        (TARGET, fds.target.map(aside).transpose()?),
+        (GATE, fds.gate.map(aside).transpose()?),
+        (SHM, fds.shm.map(aside).transpose()?),
+        (PLAN, Some(aside(plan)?)),
+    ];
+    let program = fds.init.map(aside).transpose()?;
     for (number, stream) in streams.iter().enumerate() {
         sys::dup_onto(stream.as_fd(), number as i32, false)?;
     }
-    let place = |fd: &OwnedFd, number| sys::dup_onto(fd.as_fd(), number, true).map(|()| sys::own(number));
-    let settled = Fds {
-        reporter: Reporter { socket: place(&reporter, REPORTER)? },
-        target: target.as_ref().map(|fd| place(fd, TARGET)).transpose()?,
-        gate: gate.as_ref().map(|fd| place(fd, GATE)).transpose()?,
-        shm: shm.as_ref().map(|fd| place(fd, SHM)).transpose()?,
-        answer: answer.as_ref().map(|fd| place(fd, ANSWER)).transpose()?,
-    };
-    drop((streams, reporter, target, gate, shm, answer));
-    sys::close_from(FREE)?;
-    Ok(settled)
+    // What is to be executed must find them open.
+    let close_on_exec = program.is_none();
+    sys::close_range(first + REPORTER, first + FREE - 1)?;
+    sys::dup_onto(reports.socket.as_fd(), (first + REPORTER) as i32, close_on_exec)?;
+    for (number, fd) in &moved {
+        if let Some(fd) = fd {
+            sys::dup_onto(fd.as_fd(), (first + number) as i32, close_on_exec)?;
+        }
+    }
+    if let Some(program) = program {
+        // All that is above closes when it is executed, whatever flags it came with.
+        sys::close_on_exec_from(first + FREE)?;
+        return Ok(Some(program));
+    }
+    // Their owners must not do it once more.
+    std::mem::forget((streams, moved));
+    sys::close_from(first + FREE)?;
+    Ok(None)
 }
 
 fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
@@ -178,7 +256,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     }
     root::finish(&plan.root, &tree)?;
     let gate = fds.gate.as_ref().map(AsFd::as_fd);
-    let last = Last { tree, gate, reporter, hooks: Some(&plan.hooks), first_closed: TARGET as u32 };
+    let last = Last { tree, gate, reporter, hooks: Some(&plan.hooks), first_closed: fds.first_closed };
     become_program(plan.process, last)
 }
 
@@ -197,7 +275,7 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     if let Some(terminal) = plan.process.terminal {
         console::set_up(&tree, terminal, false, reporter)?;
     }
-    let last = Last { tree, gate: None, reporter, hooks: None, first_closed: TARGET as u32 };
+    let last = Last { tree, gate: None, reporter, hooks: None, first_closed: fds.first_closed };
     become_program(plan.process, last)
 }
 

@@ -1,7 +1,9 @@
 //! Carries a plan out: one clone3, and a child that becomes the container's process or says why it did not.
 //!
 //! For single-threaded callers only (the shim, the command line): the child of the fork goes on in Rust, which a fork
-//! of a process with threads could not. The parent decodes nothing and allocates nothing for the plan; it reads what
+//! of a process with threads could not. In the shim it goes on to the end. The command line is a program that is large,
+//! and a file of the host: there the child executes the shim's program from memory, under the name `orlop-init`, as
+//! soon as its descriptors are in place. The parent decodes nothing and allocates nothing for the plan; it reads what
 //! happened from [`Spawned::status`] with [`read_status`].
 
 mod child;
@@ -29,6 +31,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::plan::SpawnHeader;
 use super::sys::clone::{Clone3, Forked};
 use super::sys::process::setns;
+pub use child::{INIT, init};
 pub use hooks::{HookSettings, hook_state, run_all_hooks, run_hooks};
 pub use status::{Notice, Report, Stage, go_on, read_answer, read_status};
 
@@ -59,6 +62,11 @@ pub struct Attached<'a> {
     /// With a gate: another FIFO, opened in the same way, for what goes wrong behind the gate, when whoever made the
     /// container is gone. Whoever starts it reads it with [`read_answer`]; it is closed when the program is executed.
     pub answer: Option<BorrowedFd<'a>>,
+    /// The program that carries the plan out (`orlop-shim`, which becomes [`init`]), executed as soon as the child has
+    /// its descriptors. `None`: the child does it itself, as it is that program already.
+    pub init: Option<BorrowedFd<'a>>,
+    /// So many descriptors from 3 on are left to the program.
+    pub preserved: u32,
 }
 
 /// A child that is on its way to its program.

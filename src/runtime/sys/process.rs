@@ -74,9 +74,26 @@ pub(in crate::runtime) fn own(number: i32) -> OwnedFd {
 
 /// close_range(2): every descriptor from `first` on.
 pub(in crate::runtime) fn close_from(first: u32) -> io::Result<()> {
+    close_range(first, u32::MAX)
+}
+
+/// close_range(2): every descriptor from `first` to `last`.
+pub(in crate::runtime) fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: close_range(2) takes integers. What owned these descriptors is never used again: this process executes
     // its program or exits next, or has just been forked and keeps none of them.
-    done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
+    done(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
+/// close_range(2): every descriptor from `first` on is closed by execve(2).
+pub(in crate::runtime) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: close_range(2) takes integers, and closes nothing with this flag.
+    done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+/// Whether there is a descriptor of that number.
+pub(in crate::runtime) fn is_open(number: u32) -> bool {
+    // SAFETY: fcntl(2) with F_GETFD takes integers, and changes nothing.
+    unsafe { libc::fcntl(number as i32, libc::F_GETFD) != -1 }
 }
 
 /// Joins or makes the session keyring of that name, and lets its user search it. `ENOSYS`: there are no keyrings here.
@@ -302,5 +319,25 @@ impl CStringArray {
 pub(in crate::runtime) fn execute(path: &CStr, args: &CStringArray, env: &CStringArray) -> io::Error {
     // SAFETY: execve(2) reads three things that live through the call: a string and two null-terminated arrays.
     unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// execveat(2) of an open file. Returns only the reason why not.
+pub(in crate::runtime) fn execute_descriptor(
+    program: BorrowedFd<'_>,
+    args: &CStringArray,
+    env: &CStringArray,
+) -> io::Error {
+    // SAFETY: execveat(2) reads three things that live through the call: a string and two null-terminated arrays.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
     io::Error::last_os_error()
 }

@@ -8,7 +8,6 @@
 
 mod connection;
 mod error;
-mod image;
 mod requests;
 mod sys;
 
@@ -22,11 +21,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::mpsc;
 
+pub use crate::runtime::embedded::SmallProgram as ShimImage;
 use crate::runtime::execute::Stage;
 use crate::shim::protocol::{Capabilities, ExitStatus, Hello, SOCKET_NAME, ToAgent, VERSION};
 use connection::{Connection, HELLO};
 pub use error::ShimError;
-pub use image::ShimImage;
 pub use requests::{
     ContainerIo, ExecIo, ExecRequest, ExecStarted, NamespaceSource, PodFds, ProcessInfo, SetupDone, SetupRequest,
     ShmSource, StartRequest, Started, detached_mounts_can_be_cloned,
