@@ -221,6 +221,15 @@ pub fn sysctl(name: &str) -> Checked {
     Ok(())
 }
 
+/// The value of a sysctl: words, numbers and ranges, and nothing that could be a second setting to anyone.
+pub fn sysctl_value(value: &str) -> Checked {
+    let plain = |c: char| c.is_ascii_alphanumeric() || " \t._:,/-".contains(c);
+    match value.chars().find(|c| !plain(*c)) {
+        Some(bad) => Err(Invalid::new(format!("{bad:?} is no part of a value of a sysctl"))),
+        None => Ok(()),
+    }
+}
+
 /// A list of CPUs or memory nodes as the kernel reads it: `0-3,8`. Empty is unset.
 pub fn cpu_list(list: &str) -> Checked {
     let number = |text: &str| (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());

@@ -1,6 +1,7 @@
 //! Opening a node: its parts are made, and what there was before is found again.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,8 +69,13 @@ impl Node {
 /// Holds the node for this process until it ends, however it ends.
 fn lock(path: &Path) -> Result<File> {
     let failed = |cause: &dyn std::fmt::Display| NodeError::internal(path.display(), cause);
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(|cause| failed(&cause))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|cause| failed(&cause))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {

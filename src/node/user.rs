@@ -95,8 +95,9 @@ fn number(text: &str) -> std::result::Result<Option<u32>, String> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
-    let value: i64 = text.parse().map_err(|_| format!("\"{text}\" is no id: ids are 0 to {}", i32::MAX))?;
-    id(value).map(Some)
+    // A sign is nothing that an image means well: "+0" is root to those who do not look for it.
+    let value = text.parse().ok().filter(|_: &i64| digits == text);
+    id(value.ok_or_else(|| format!("\"{text}\" is no id: ids are 0 to {}", i32::MAX))?).map(Some)
 }
 
 /// The kernel's ids are 32 bits, but the upper half means trouble everywhere; CRI's own limit is the same.
@@ -152,10 +153,11 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_never_root() {
-        for text in ["4294967296", "2147483648", "-1", "65536:-1", "99999999999999999999", "nobody", "web:nogroup"] {
+        for text in
+            ["4294967296", "2147483648", "-1", "65536:-1", "+0", "99999999999999999999", "nobody", "web:nogroup"]
+        {
             assert!(with(ContainerSecurity::default(), text).is_err(), "{text}");
         }
-        assert_eq!(with(ContainerSecurity::default(), "+0").unwrap().uid, 0);
         let negative = ContainerSecurity { run_as_user: Some(-1), ..ContainerSecurity::default() };
         assert!(with(negative, "").is_err());
     }

@@ -7,7 +7,7 @@ use super::{known, security};
 use crate::cri::v1;
 use crate::cri::validate::{
     ANNOTATIONS_LIMIT, At, Checked, Invalid, LABELS_LIMIT, LIST_LIMIT, NAME_LIMIT, PATH_LIMIT, absolute, confined,
-    each, line, name, pairs, quoted, required, sysctl, text, within, word,
+    each, line, name, pairs, quoted, required, sysctl, sysctl_value, text, within, word,
 };
 use crate::node::types::{DnsConfig, PodConfig, PodMetadata, PortMapping, Protocol};
 
@@ -28,7 +28,7 @@ pub fn pod_config(config: v1::PodSandboxConfig, runtime_handler: String) -> Chec
     let linux = config.linux.unwrap_or_default();
     confined(&linux.cgroup_parent).and_then(|()| line(&linux.cgroup_parent, PATH_LIMIT)).at("linux.cgroup_parent")?;
     for (key, value) in &linux.sysctls {
-        sysctl(key).and_then(|()| text(value, SYSCTL_LIMIT)).at("linux.sysctls")?;
+        sysctl(key).and_then(|()| text(value, SYSCTL_LIMIT)).and_then(|()| sysctl_value(value)).at("linux.sysctls")?;
     }
     Ok(PodConfig {
         metadata: required(config.metadata).and_then(metadata).at("metadata")?,
