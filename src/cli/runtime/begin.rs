@@ -91,7 +91,7 @@ fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Resul
 
     let keyring = (!args.no_new_keyring).then(|| format!("_ses.{}", args.id));
     let (facts, entry) = facts(cgroup, keyring.clone(), bundle.clone())?;
-    let facts = HostFacts { id: args.id.clone(), ..facts };
+    let facts = HostFacts { id: args.id.clone(), host_namespaces: host_namespaces(&spec), ..facts };
     let source = RootSource::Directory(rootfs.as_os_str().as_bytes().to_vec());
     let (header, plan) = compile::container(&spec, source, &facts)?;
     let gate = if gated { Some(make_gate(&directory, GATE)?) } else { None };
@@ -241,6 +241,27 @@ fn make_gate(directory: &Path, name: &str) -> Result<OwnedFd> {
     mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).with_context(|| format!("make {}", path.display()))?;
     rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open {}", path.display()))
+}
+
+/// Those that the specification names by a path which leads to a namespace of this process or of the machine's first.
+fn host_namespaces(spec: &Spec) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    let same = |path: &Path, name: &str| {
+        let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        let hosts = ["self", "1"].map(|process| identity(Path::new(&format!("/proc/{process}/ns/{name}"))));
+        identity(path).is_some_and(|found| hosts.contains(&Some(found)))
+    };
+    let listed = spec.linux().iter().filter_map(|l| l.namespaces().as_ref()).flatten();
+    let named = listed.filter_map(|namespace| Some((namespace.typ(), namespace.path().as_ref()?)));
+    named.fold(0, |flags, (kind, path)| {
+        let (flag, name) = match kind {
+            LinuxNamespaceType::Network => (libc::CLONE_NEWNET, "net"),
+            LinuxNamespaceType::Ipc => (libc::CLONE_NEWIPC, "ipc"),
+            LinuxNamespaceType::Uts => (libc::CLONE_NEWUTS, "uts"),
+            _ => return flags,
+        };
+        if same(path, name) { flags | flag as u32 } else { flags }
+    })
 }
 
 fn pid_namespace(spec: &Spec) -> Result<Option<OwnedFd>> {

@@ -42,6 +42,9 @@ pub struct HostFacts {
     /// `CLONE_NEW*` flags of namespaces that the caller of the executor is in and that are not the host's, but this
     /// pod's: a container without an entry for them in its specification may set their hostname and sysctls.
     pub pod_namespaces: u32,
+    /// `CLONE_NEW*` flags of namespaces that the specification names by their path and that are the host's all the same:
+    /// nothing may be set in them.
+    pub host_namespaces: u32,
     /// The name of the container's session keyring; `None`: it keeps the caller's.
     pub keyring: Option<String>,
     /// The container's id, as its hooks and its seccomp agent are told it.

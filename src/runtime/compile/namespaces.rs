@@ -29,11 +29,13 @@ pub(super) struct Namespaces {
     joined: u32,
     /// Not the host's, but the caller's own.
     inherited: u32,
+    /// Entered by path, and the host's.
+    hosts: u32,
 }
 
 impl Namespaces {
     pub fn of(spec: &Spec, host: &HostFacts) -> Result<Self> {
-        let mut all = Self { inherited: host.pod_namespaces, ..Self::default() };
+        let mut all = Self { inherited: host.pod_namespaces, hosts: host.host_namespaces, ..Self::default() };
         let listed = spec.linux().iter().filter_map(|l| l.namespaces().as_ref()).flatten();
         for namespace in listed {
             let kind = kind_of(namespace.typ())?;
@@ -67,7 +69,7 @@ impl Namespaces {
     /// Whether the container has a namespace of this kind that is not the host's.
     pub fn is_private(&self, kind: u32) -> bool {
         let new_cgroup = if self.new_cgroup { CGROUP } else { 0 };
-        (self.new | self.joined | self.inherited | new_cgroup) & kind != 0
+        (self.new | self.joined & !self.hosts | self.inherited | new_cgroup) & kind != 0
     }
 
     /// Whether its PID namespace is another than the caller's.
