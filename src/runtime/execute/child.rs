@@ -227,10 +227,10 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     let tree = root::prepare(&plan.root)?;
     // Hooks find a file system that is whole, and the host still in reach; without any, nothing is done within reach.
     let pauses = plan.hooks.pause || !plan.hooks.create_container.is_empty();
-    let tree = if pauses { tree } else { root::enter(tree)? };
+    let mut tree = if pauses { tree } else { root::enter(tree)? };
 
     // From here on every path is the container's.
-    mounts::attach_all(&tree, &plan.mounts, trees)?;
+    mounts::attach_all(&mut tree, &plan.mounts, trees)?;
     devices::make(&tree, &plan.devices, bound)?;
     for (path, target) in &plan.symlinks {
         mounts::symlink(&tree, path, target, Stage::Device)?;

@@ -29,7 +29,7 @@ impl Covers {
     /// Covers a path, if it is there: a file by the null device, a directory by an empty one.
     pub fn mask(&mut self, tree: &Tree, path: &[u8]) -> Step<()> {
         let name = || format!("mask {}", show(path));
-        let target = match tree.open(path, OFlags::PATH) {
+        let target = match tree.open_mounted(path, OFlags::PATH) {
             Err(Errno::NOENT) => return Ok(()),
             other => other.at(Stage::MaskedPath, name)?,
         };
@@ -71,7 +71,7 @@ fn empty_directory() -> Step<OwnedFd> {
 /// Makes a path read-only with all that is mounted below it, if it is there.
 pub(super) fn make_readonly(tree: &Tree, path: &[u8]) -> Step<()> {
     let name = || format!("make {} read-only", show(path));
-    let target = match tree.open(path, OFlags::PATH) {
+    let target = match tree.open_mounted(path, OFlags::PATH) {
         Err(Errno::NOENT) => return Ok(()),
         other => other.at(Stage::ReadonlyPath, name)?,
     };

@@ -165,10 +165,15 @@ pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(),
 }
 
 /// Carries the steps out below the new root.
-pub(super) fn attach_all(tree: &Tree, steps: &[MountStep], mut prepared: Vec<Option<Detached>>) -> Step<()> {
+pub(super) fn attach_all(tree: &mut Tree, steps: &[MountStep], mut prepared: Vec<Option<Detached>>) -> Step<()> {
     for (step, detached) in steps.iter().zip(prepared.iter_mut()) {
         match (step, detached.take()) {
-            (MountStep::Mount(mount), Some(detached)) => attach_one(tree, mount, &detached)?,
+            (MountStep::Mount(mount), Some(detached)) => {
+                attach_one(tree, mount, &detached)?;
+                if mount.plain && detached.kind == Kind::Directory {
+                    tree.remember(&mount.target, detached.fd);
+                }
+            }
             (MountStep::Symlink { path, target }, _) => symlink(tree, path, target, Stage::Mount)?,
             (MountStep::Change { path, flags }, _) => change_at(tree, path, flags)?,
             (MountStep::Mount(mount), None) => {

@@ -33,7 +33,7 @@ pub(super) fn prepare(plan: &RootPlan) -> Step<Tree> {
             Overlay { lowers, upper, work, volatile: *volatile, options }.mount()?
         }
     };
-    Ok(Tree { root })
+    Ok(Tree::new(root))
 }
 
 /// Makes the mounted root the process's root; the host's file systems are out of reach then.
@@ -44,7 +44,7 @@ pub(super) fn enter(prepared: Tree) -> Step<Tree> {
     pivot_root(".", ".").at(Stage::Root, failed("pivot to"))?;
     unmount(".", UnmountFlags::DETACH).at(Stage::Root, || "leave the host's file systems".into())?;
     chdir("/").at(Stage::Root, failed("enter"))?;
-    Tree::of_process().at(Stage::Root, failed("open"))
+    prepared.entered().at(Stage::Root, failed("open"))
 }
 
 /// What is last: flags of the root that its filling would not have survived.

@@ -14,6 +14,8 @@ const MAX_RACES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Tree {
     pub root: OwnedFd,
+    /// What was mounted at places that others may rename meanwhile, by the names they had: /proc and /sys.
+    places: Vec<(Vec<u8>, OwnedFd)>,
 }
 
 /// What is at the end of a path.
@@ -24,26 +26,56 @@ pub(super) enum Kind {
 }
 
 impl Tree {
+    /// The tree below a directory.
+    pub fn new(root: OwnedFd) -> Self {
+        Self { root, places: Vec::new() }
+    }
+
+    /// The same tree, which is the process's by now.
+    pub fn entered(self) -> Result<Self, Errno> {
+        Ok(Self { places: self.places, ..Self::of_process()? })
+    }
+
     /// The tree of the process's root directory.
     pub fn of_process() -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: openat(rustix::fs::CWD, "/", flags, Mode::empty())? })
+        Ok(Self::new(openat(rustix::fs::CWD, "/", flags, Mode::empty())?))
     }
 
     /// Opens what is there. Symbolic links are followed beneath the root; those of /proc that are none are refused.
     pub fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        self.resolve(path, flags, ResolveFlags::empty())
+        Self::resolve(&self.root, path, flags, ResolveFlags::empty())
     }
 
     /// As [`Tree::open`], but `ELOOP` if the path has any symbolic link.
     pub fn open_plain(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        self.resolve(path, flags, ResolveFlags::NO_SYMLINKS)
+        Self::resolve(&self.root, path, flags, ResolveFlags::NO_SYMLINKS)
     }
 
-    fn resolve(&self, path: &[u8], flags: OFlags, more: ResolveFlags) -> Result<OwnedFd, Errno> {
+    /// Remembers what was mounted at `path`, for [`Tree::open_mounted`].
+    pub fn remember(&mut self, path: &[u8], mount: OwnedFd) {
+        self.places.push((path.to_vec(), mount));
+    }
+
+    /// As [`Tree::open`], but what is in a mount that is remembered is found in it, even if its place has another name
+    /// by now. Whoever writes to the root file system could else have the covers of /proc put somewhere else.
+    pub fn open_mounted(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let names = names(path);
+        let climbs = names.iter().any(|name| name == b"..");
+        for (place, mount) in self.places.iter().rev().filter(|_| !climbs) {
+            if let Some(rest) = names.strip_suffix(self::names(place).as_slice()) {
+                let rest: Vec<_> = rest.iter().rev().map(Vec::as_slice).collect();
+                let rest = if rest.is_empty() { b".".to_vec() } else { rest.join(&b'/') };
+                return Self::resolve(mount, &rest, flags, ResolveFlags::empty());
+            }
+        }
+        self.open(path, flags)
+    }
+
+    fn resolve(root: &OwnedFd, path: &[u8], flags: OFlags, more: ResolveFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         for _ in 0..MAX_RACES {
-            match openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 // Something was renamed while `..` was resolved.
                 Err(Errno::AGAIN) => {}
                 other => return other,
