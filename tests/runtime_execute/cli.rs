@@ -178,24 +178,6 @@ fn a_console_socket_gets_the_terminal() {
     engine.nothing_left();
 }
 
-#[test]
-fn cve_2019_5736_the_waiting_program_cannot_be_written() {
-    let Some(engine) = Engine::new("sealed", "exec sleep 1000") else { return };
-    let mut create = engine.command(&["create", "--pid-file", "pid", &engine.id]);
-    assert!(create.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
-    let pid = fs::read_to_string(engine.bundle.directory.path().join("pid")).unwrap();
-    let program = fs::File::open(format!("/proc/{pid}/exe")).unwrap();
-    let read_only = rustix::fs::fstatvfs(&program).unwrap().f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
-    let seals = rustix::fs::fcntl_get_seals(&program).unwrap_or(rustix::fs::SealFlags::empty());
-    assert!(read_only || seals.contains(rustix::fs::SealFlags::WRITE));
-    // It is no file of the host's either way.
-    let ours = fs::metadata(env!("CARGO_BIN_EXE_orlop")).unwrap();
-    use std::os::unix::fs::MetadataExt;
-    assert_ne!(ours.dev(), program.metadata().unwrap().dev());
-    let write = fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/exe"));
-    assert!(write.is_err());
-}
-
 fn receive(socket: &std::os::unix::net::UnixStream) -> std::os::fd::OwnedFd {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

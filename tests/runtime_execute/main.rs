@@ -4,7 +4,6 @@
 
 mod attributes;
 mod cli;
-mod escapes;
 mod filesystem;
 mod support;
 mod sys;
