@@ -9,6 +9,7 @@ packages=(
     busybox-static                 # what test images and the demo's image are made of
     docker-registry                # a real registry
     containernetworking-plugins    # CNI plugins
+    runc crun                      # external runtimes, as handlers
     iproute2 iptables nftables     # what the tests look at networks with
     openssl procps python3-venv
     # The virtual machine with cgroup v2: its parts, and what runs in it.

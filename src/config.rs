@@ -93,8 +93,23 @@ pub struct Runtime {
     /// Sysctls of every pod that has a network namespace of its own; what the pod asks for goes before these. The
     /// defaults let a process without privileges use low ports and ping.
     pub default_sysctls: BTreeMap<String, String>,
-    /// Runtime handlers, the names that a RuntimeClass may say, beside the empty one that always works.
-    pub handlers: Vec<String>,
+    /// What a RuntimeClass may name as its handler: a table each. The handlers "" and "orlop" are always there, and mean
+    /// the runtime that is built in.
+    pub handlers: BTreeMap<String, Handler>,
+}
+
+/// A runtime handler.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Handler {
+    /// The program of an external OCI runtime that understands runc's command line (crun, runc, youki, runsc), as
+    /// an absolute path. Unset: the runtime that is built in, under one more name.
+    pub path: Option<PathBuf>,
+    /// Words between the program and its global options, such as options that it always needs.
+    pub args: Vec<String>,
+    /// Where it keeps the state of its containers. Unset: `handlers/NAME` below `paths.state`, and what no container
+    /// claims is removed from there.
+    pub root: Option<PathBuf>,
 }
 
 impl Default for Runtime {
@@ -107,7 +122,7 @@ impl Default for Runtime {
                 ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
                 ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
             ]),
-            handlers: vec!["orlop".to_owned()],
+            handlers: BTreeMap::new(),
         }
     }
 }
@@ -234,8 +249,8 @@ impl Config {
         if !parent.starts_with('/') || parent.split('/').any(|part| part == "..") {
             refuse("runtime.cgroup_parent", format!("\"{parent}\" is not the path of a cgroup, as in \"/orlop\""));
         }
-        if let Some(handler) = self.runtime.handlers.iter().find(|name| name.is_empty()) {
-            refuse("runtime.handlers", format!("\"{handler}\" is no name; the empty handler always works"));
+        for (name, handler) in &self.runtime.handlers {
+            handler.check(name).into_iter().for_each(|why| refuse("runtime.handlers", why));
         }
         let bridge = &self.network.builtin.bridge;
         if bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ', ':']) {
@@ -248,5 +263,52 @@ impl Config {
             refuse("log.level", cause.to_string());
         }
         wrong
+    }
+}
+
+/// The handler that is always there, beside the one without a name.
+pub const BUILT_IN_HANDLER: &str = "orlop";
+
+impl Handler {
+    fn check(&self, name: &str) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 63 || !name.chars().all(letters) {
+            wrong.push(format!(
+                "\"{name}\" is no name of a handler: Kubernetes takes 1 to 63 of the letters a to z, digits and \"-\""
+            ));
+        }
+        match &self.path {
+            Some(_) if name == BUILT_IN_HANDLER => {
+                wrong.push(format!("\"{name}\" is the runtime that is built in; give another one another name"));
+            }
+            Some(path) => wrong.extend(wrong_program(path).map(|why| format!("\"{name}\": path: {why}"))),
+            None if !self.args.is_empty() || self.root.is_some() => {
+                wrong.push(format!("\"{name}\": args and root are for an external runtime; its path is missing"));
+            }
+            None => {}
+        }
+        if self.args.iter().any(|word| word.is_empty() || word.contains('\0')) {
+            wrong.push(format!("\"{name}\": args: a word is empty or has a NUL byte"));
+        }
+        if let Some(root) = self.root.as_ref().filter(|root| !root.is_absolute()) {
+            wrong.push(format!("\"{name}\": root: \"{}\" is not an absolute path", root.display()));
+        }
+        wrong
+    }
+}
+
+/// Why a path is not that of a program.
+fn wrong_program(path: &std::path::Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Some(format!("\"{shown}\" is not an absolute path"));
+    }
+    match std::fs::metadata(path) {
+        Err(cause) => Some(format!("\"{shown}\": {cause}")),
+        Ok(found) if !found.is_file() => Some(format!("\"{shown}\" is not a file")),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => Some(format!("\"{shown}\" cannot be executed")),
+        Ok(_) => None,
     }
 }

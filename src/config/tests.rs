@@ -145,3 +145,25 @@ fn distances() {
     assert_eq!(parse::distance("", "abc"), 3);
     assert_eq!(parse::distance("root", "state"), 4);
 }
+
+#[test]
+fn handlers_are_checked_when_the_agent_starts() {
+    let text = |table: &str| format!("[runtime.handlers.{table}");
+    assert_eq!(problems(&text("busy]\npath = \"/bin/sh\"\nargs = [\"-x\"]\nroot = \"/run/x\"")), [""; 0]);
+    assert_eq!(problems(&text("mine]")), [""; 0]);
+    for (table, why) in [
+        ("crun]\npath = \"crun\"", "is not an absolute path"),
+        ("crun]\npath = \"/no/such/crun\"", "No such file"),
+        ("crun]\npath = \"/etc\"", "is not a file"),
+        ("crun]\npath = \"/etc/passwd\"", "cannot be executed"),
+        ("crun]\npath = \"/bin/sh\"\nargs = [\"\"]", "a word is empty"),
+        ("crun]\npath = \"/bin/sh\"\nroot = \"x\"", "root: \"x\" is not an absolute path"),
+        ("crun]\nargs = [\"-x\"]", "its path is missing"),
+        ("orlop]\npath = \"/bin/sh\"", "is the runtime that is built in"),
+        ("\"A/b\"]", "is no name of a handler"),
+        ("crun]\nbinary = \"/bin/sh\"", "unknown key"),
+    ] {
+        let found = problems(&text(table));
+        assert!(found.len() == 1 && found[0].contains(why), "{table}: {found:?}");
+    }
+}

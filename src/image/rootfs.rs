@@ -42,6 +42,23 @@ impl RootfsError {
     }
 }
 
+/// The root filesystem of a container that is mounted on the host, for runtimes that take a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Writable<'a> {
+    /// Layer directories, the topmost first.
+    pub lowers: &'a [PathBuf],
+    pub upper: &'a Path,
+    /// Empty, and on the filesystem of `upper`.
+    pub work: &'a Path,
+}
+
+impl Writable<'_> {
+    /// Mounts it on an existing directory. The caller keeps the layers and unmounts it; it can be mounted once.
+    pub fn attach(&self, target: &Path) -> Result<(), RootfsError> {
+        mount::writable(self, target).map_err(|cause| RootfsError::Mount(cause.into()))
+    }
+}
+
 /// The merged layers of an image, read-only.
 #[derive(Debug)]
 pub struct View {

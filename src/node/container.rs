@@ -18,6 +18,8 @@ pub struct Container {
     pub record: ContainerRecord,
     pub config: Arc<ContainerConfig>,
     live: Mutex<ContainerLive>,
+    /// Held by who takes away what an external runtime keeps of it.
+    pub clearing: tokio::sync::Mutex<()>,
     /// Turns true when the container has ended, once.
     ended: watch::Sender<bool>,
 }
@@ -58,7 +60,7 @@ impl Container {
         let config = Arc::new(std::mem::take(&mut record.config));
         let live = ContainerLive { resources: config.resources.clone(), phase, ..ContainerLive::default() };
         let ended = watch::Sender::new(matches!(live.phase, Phase::Exited(_)));
-        Self { record, config, live: Mutex::new(live), ended }
+        Self { record, config, live: Mutex::new(live), clearing: Default::default(), ended }
     }
 
     pub fn id(&self) -> &str {

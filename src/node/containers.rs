@@ -111,7 +111,8 @@ impl Node {
             config,
         };
         // What can be wrong with the request shows now, not when it is started.
-        self.build_spec(pod, &record, &record.config)?;
+        let (_, environment) = self.build_spec(pod, &record, &record.config)?;
+        self.check_external(pod, &record.config, &environment).await?;
         records::write(&dir.join("container.json"), &record)?;
         let container = Container::new(record, Phase::Created);
         container.hold(lease);
@@ -178,7 +179,7 @@ impl Node {
                     message: failure.message.clone(),
                 };
                 self.record_exit(&container, exit);
-                self.remove_cgroup(&container).await;
+                self.clear_ended(&pod, &container).await;
                 Err(failure)
             }
         }
@@ -188,6 +189,9 @@ impl Node {
         let shim = pod.shim().ok_or_else(|| {
             NodeError::new(ErrorKind::FailedPrecondition, format!("pod {} has no shim any more", pod.label()))
         })?;
+        if let Some(runtime) = &pod.external {
+            return self.launch_external(runtime, pod, container, &shim).await;
+        }
         let plan = self.build_launch(pod, container)?;
         let started = shim.start(plan.request(container)).await.map_err(|cause| {
             let kind = if cause.start_stage().is_some() { ErrorKind::FailedPrecondition } else { ErrorKind::Internal };
@@ -209,7 +213,7 @@ impl Node {
         if timeout > 0 {
             let first = !std::mem::replace(&mut container.live().stop_sent, true);
             if first {
-                self.signal(&container, container.record.stop_signal).await;
+                self.send_stop_signal(&container).await;
             }
             let grace = Duration::from_secs(timeout.unsigned_abs());
             if tokio::time::timeout(grace, container.wait()).await.is_ok() {
@@ -217,6 +221,17 @@ impl Node {
             }
         }
         self.kill(&container).await
+    }
+
+    async fn send_stop_signal(&self, container: &Arc<Container>) {
+        let signal = container.record.stop_signal;
+        if let Some(runtime) = self.pod_of(container).ok().and_then(|pod| pod.external.clone()) {
+            match self.signal_external(&runtime, container, signal).await {
+                Ok(()) => return,
+                Err(cause) => warn!(id = %container.id(), signal, %cause, "the runtime did not hand on a signal"),
+            }
+        }
+        self.signal(container, signal).await;
     }
 
     /// Sends a signal to the container's first process. That it is gone is no failure: its end is on its way.
@@ -281,6 +296,9 @@ impl Node {
     pub(super) async fn remove_in_turn(&self, container: &Arc<Container>) -> Result<()> {
         if !matches!(container.phase(), Phase::Created | Phase::Exited(_)) {
             self.kill(container).await?;
+        }
+        if let Ok(pod) = self.pod_of(container) {
+            self.clear_external(&pod, container).await?;
         }
         self.remove_cgroup(container).await;
         records::remove(&self.inner.dirs.started(container.id()))?;

@@ -99,17 +99,24 @@ impl Node {
         let failed = |cause: &dyn std::fmt::Display| {
             NodeError::internal(format!("command \"{what}\" in container {}", container.id()), cause)
         };
-        let plan = self.build_exec(pod, container, command, false)?;
+        let late = || {
+            let message =
+                format!("command \"{what}\" in container {} did not end in time and was killed", container.id());
+            NodeError::new(ErrorKind::DeadlineExceeded, message)
+        };
         let (out_reader, out_writer) = pipe().map_err(|cause| failed(&cause))?;
         let (err_reader, err_writer) = pipe().map_err(|cause| failed(&cause))?;
         let io = ExecIo::Fds { stdin: None, stdout: Some(out_writer.as_fd()), stderr: Some(err_writer.as_fd()) };
-        shim.exec(plan.request(exec_id, container.id(), io)).await.map_err(|cause| match cause.start_stage() {
-            Some(_) => NodeError::new(
-                ErrorKind::Internal,
-                format!("command \"{what}\" in container {}: {cause}", container.id()),
-            ),
-            None => failed(&cause),
-        })?;
+        match &pod.external {
+            Some(runtime) => {
+                let made = self.exec_external(runtime, pod, container, shim, exec_id, command, io, deadline).await;
+                made.map_err(|failure| if deadline.is_some_and(|at| at <= Instant::now()) { late() } else { failure })?;
+            }
+            None => {
+                let plan = self.build_exec(pod, container, command, false)?;
+                shim.exec(plan.request(exec_id, container.id(), io)).await.map_err(|cause| failed(&cause))?;
+            }
+        }
         drop((out_writer, err_writer));
         let mut output = ExecOutput::default();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -120,10 +127,7 @@ impl Node {
             self.wait_for_exec(shim, exec_id, ended, reading, deadline).await
         };
         let status = status.map_err(|reason| match reason {
-            Interrupted::Deadline => NodeError::new(
-                ErrorKind::DeadlineExceeded,
-                format!("command \"{what}\" in container {} did not end in time and was killed", container.id()),
-            ),
+            Interrupted::Deadline => late(),
             Interrupted::ShimGone => failed(&"the pod's shim died"),
         })?;
         output.exit_code = status.code();

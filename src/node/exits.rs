@@ -75,7 +75,22 @@ impl Node {
         {
             warn!(%id, %cause, "the shim did not take note that an exit is recorded");
         }
-        self.remove_cgroup(&container).await;
+        self.clear_ended(pod, &container).await;
+    }
+
+    /// Takes away what a container that has ended does not need any more: its cgroup, and what an external runtime keeps.
+    pub(super) async fn clear_ended(&self, pod: &Arc<Pod>, container: &Arc<Container>) {
+        if pod.external.is_none() {
+            return self.remove_cgroup(container).await;
+        }
+        // That takes a program to be run, for which the pod's other events need not wait.
+        let (node, pod, container) = (self.clone(), pod.clone(), container.clone());
+        tokio::spawn(async move {
+            if let Err(failure) = node.clear_external(&pod, &container).await {
+                warn!(id = %container.id(), %failure, "the bundle of a container that has ended stays until it is removed");
+            }
+            node.remove_cgroup(&container).await;
+        });
     }
 
     /// Writes the end down, then tells those who wait. The first end counts, and it counts even when the disk does not
@@ -120,7 +135,10 @@ impl Node {
             None => lost(container, "the pod's shim died"),
         };
         self.record_exit(container, exit);
-        self.remove_cgroup(container).await;
+        match pod {
+            Some(pod) => self.clear_ended(pod, container).await,
+            None => self.remove_cgroup(container).await,
+        }
     }
 
     /// What the shim wrote of a container's end before it was gone itself.
@@ -140,8 +158,7 @@ impl Node {
 
     /// Whether the kernel killed a process of the container for want of memory. Read before the cgroup goes.
     fn oom_killed(&self, container: &Container) -> bool {
-        let cgroup = container.live().cgroup.clone();
-        cgroup.is_some_and(|cgroup| cgroup.oom_kills().unwrap_or(0) > 0)
+        self.cgroup_of(container).is_some_and(|cgroup| cgroup.oom_kills().unwrap_or(0) > 0)
     }
 
     /// Kills all that is in a container's cgroup.

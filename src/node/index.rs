@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use super::container::Container;
 use super::error::{NodeError, Result};
 use super::exec::Execs;
+use super::external::Handlers;
 use super::images::Pulls;
 use super::joins::Joins;
 use super::pod::Pod;
@@ -47,6 +48,7 @@ pub(super) struct Inner {
     pub registry: crate::registry::Client,
     pub pulls: Pulls,
     pub filters: Filters,
+    pub handlers: Handlers,
     pub execs: Execs,
     pub recovered: OnceLock<Recovered>,
     /// Held as long as the node is open.

@@ -168,10 +168,11 @@ pub(super) fn mount_shm(dir: &Path) -> Result<()> {
     mount("shm", &path, "tmpfs", flags, c"mode=1777,size=65536k").map_err(|errno| failed(errno.into()))
 }
 
-/// Takes away what is mounted in a pod's state: shared memory and image volumes, each of which may be gone already.
+/// Takes away what is mounted in a pod's state: shared memory, bundles and image volumes, each of which may be gone.
 /// Containers that still hold them keep them until they end.
 pub(super) fn unmount_all(dir: &Path) -> Result<()> {
     unmount_one(&dir.join("shm"))?;
+    super::external::remove_all(dir)?;
     let images = dir.join(super::image_volumes::DIRECTORY);
     records::names(&images).iter().try_for_each(|name| unmount_one(&images.join(name)))
 }

@@ -8,6 +8,7 @@
 //! | `exits.rs` | what happens when a container or a shim ends |
 //! | `recovery.rs` | from the records and the living shims back to memory |
 //! | [`spec`], `launch.rs` | from a configuration to a plan |
+//! | `external/` | handlers that name another OCI runtime |
 //! | [`records`], `files.rs` | what is on disk |
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod containers;
 pub mod error;
 mod exec;
 mod exits;
+mod external;
 mod files;
 mod ids;
 mod image_volumes;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::{ErrorKind, NodeError, Result};
+use super::external::Handlers;
 use super::index::{Inner, Node};
 use super::records::Dirs;
 use super::settings::Settings;
@@ -54,12 +55,14 @@ impl Node {
                 registry,
                 pulls: Default::default(),
                 filters: Default::default(),
+                handlers: Handlers::new(&settings),
                 execs: Default::default(),
                 recovered: Default::default(),
                 _lock: lock,
                 settings,
             }),
         };
+        node.learn_features();
         node.recover().await?;
         node.inner.images.collect_garbage();
         Ok(node)

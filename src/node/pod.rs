@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::external::ExternalRuntime;
 use super::rate::CpuRate;
 use super::records::PodRecord;
 use super::types::{NamespaceMode, PodConfig, PodState};
@@ -18,6 +19,8 @@ pub struct Pod {
     pub created_at: i64,
     pub made_cgroups: Vec<String>,
     pub config: PodConfig,
+    /// What runs its containers, if it is not the built-in runtime.
+    pub external: Option<ExternalRuntime>,
     /// Operations on a pod run one after the other.
     pub queue: tokio::sync::Mutex<()>,
     live: Mutex<PodLive>,
@@ -45,6 +48,7 @@ impl Pod {
             created_at: record.created_at,
             made_cgroups: record.made_cgroups,
             config: record.config,
+            external: record.external,
             queue: tokio::sync::Mutex::default(),
             live: Mutex::default(),
         }

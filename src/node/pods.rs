@@ -31,7 +31,7 @@ enum Memory {
     Host,
     /// The shim holds it, mounted nowhere: nothing of it can be left over.
     Shim,
-    /// Mounted in the pod's state, where the kernel cannot do better.
+    /// Mounted in the pod's state, where the kernel or the pod's runtime cannot do better.
     HostMount,
 }
 
@@ -45,10 +45,10 @@ impl Node {
     }
 
     fn known_handler(&self, handler: &str) -> Result<()> {
-        if handler.is_empty() || self.inner.settings.handlers.iter().any(|known| known == handler) {
+        if self.inner.handlers.knows(handler) {
             return Ok(());
         }
-        let known = self.inner.settings.handlers.join(", ");
+        let known = self.inner.handlers.names().collect::<Vec<_>>().join(", ");
         Err(NodeError::invalid(format!("no runtime for handler \"{handler}\" is configured; there are: {known}")))
     }
 
@@ -66,6 +66,7 @@ impl Node {
             id: ids::new_id()?,
             created_at: ids::now(),
             made_cgroups: launch::missing_cgroups(&self.inner.cgroups, &config.cgroup_parent)?,
+            external: self.inner.handlers.runtime(&config.runtime_handler).cloned(),
             config,
         };
         let dir = self.inner.dirs.pod(&record.id);
@@ -104,7 +105,7 @@ impl Node {
         let (events, told) = mpsc::unbounded_channel();
         let prepare = async {
             files::write(&dir, &pod.config, &self.inner.host_name).map_err(|cause| failed(&cause))?;
-            if self.memory_of(&pod.config) == Memory::HostMount {
+            if self.memory_of(pod) == Memory::HostMount {
                 launch::mount_shm(&dir)?;
             }
             ShimClient::spawn(&self.inner.shim_image, &pod.id, state.as_fd(), None, events)
@@ -137,7 +138,7 @@ impl Node {
             uts: new_if(hostname.is_some()),
             hostname: hostname.as_deref().unwrap_or_default(),
             pod_pid: namespaces.pid == NamespaceMode::Pod,
-            shm: if self.memory_of(&pod.config) == Memory::Shim { ShmSource::New } else { ShmSource::None },
+            shm: if self.memory_of(pod) == Memory::Shim { ShmSource::New } else { ShmSource::None },
             sysctls: &sysctls.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>(),
             oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
             cgroups: &[],
@@ -146,10 +147,11 @@ impl Node {
     }
 
     /// Where a new pod's shared memory comes from.
-    fn memory_of(&self, config: &PodConfig) -> Memory {
-        match config.security.namespaces.ipc {
+    fn memory_of(&self, pod: &Pod) -> Memory {
+        match pod.config.security.namespaces.ipc {
             NamespaceMode::Node => Memory::Host,
-            _ if self.inner.shims_hold_memory => Memory::Shim,
+            // Another runtime needs a path.
+            _ if self.inner.shims_hold_memory && pod.external.is_none() => Memory::Shim,
             _ => Memory::HostMount,
         }
     }
@@ -228,6 +230,9 @@ impl Node {
         if let Some(record) = network {
             self.detach(pod, &record).await?;
         }
+        for container in self.containers_of(&pod.id) {
+            self.clear_external(pod, &container).await?;
+        }
         let dir = self.inner.dirs.pod_state(&pod.id);
         launch::unmount_all(&dir)?;
         records::remove_tree(&dir)
@@ -280,6 +285,9 @@ impl Node {
                 && let Err(cause) = cgroup.remove_if_empty()
             {
                 warn!(pod = %pod.label(), %cause, "a cgroup that the pod brought stays");
+            }
+            if pod.external.is_some() {
+                super::external::remove_everywhere(path);
             }
         }
         records::remove_tree(&self.inner.dirs.pod(&pod.id))

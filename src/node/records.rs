@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::NodeError;
+use super::external::ExternalRuntime;
 use super::spec::{ImageDefaults, ResolvedUser};
 use super::types::{ContainerConfig, PodConfig};
 use crate::image::digest::Digest;
@@ -38,6 +39,9 @@ pub struct PodRecord {
     /// Cgroups above its containers' that were not there before it, the deepest first: they go with it.
     pub made_cgroups: Vec<String>,
     pub config: PodConfig,
+    /// What runs its containers, if it is not the built-in runtime.
+    #[serde(default)]
+    pub external: Option<ExternalRuntime>,
 }
 
 /// `stopped.json`.

@@ -61,6 +61,7 @@ impl Node {
             warn!(%failure, "the network could not be brought into line with the pods");
         }
         self.sweep(&mut found).await;
+        found.leftovers += self.sweep_external().await;
         if !lost.is_empty() {
             self.sweep_cgroups(lost).await;
         }
@@ -235,7 +236,7 @@ impl Node {
                 if let (Some(_), Some(shim)) = (process, pod.shim()) {
                     let _ = shim.forget(container.id()).await;
                 }
-                self.remove_cgroup(container).await;
+                self.clear_ended(pod, container).await;
             }
             (_, Some(process)) => {
                 let cgroup = launch::open_cgroup(&self.inner.cgroups, &container.record.cgroup).map(Arc::new);
@@ -257,7 +258,7 @@ impl Node {
                     warn!(id = %container.id(), %failure, "a start could not be recorded");
                 }
             }
-            (Phase::Created, None) => self.remove_cgroup(container).await,
+            (Phase::Created, None) => self.clear_ended(pod, container).await,
             (_, None) => self.end_without_shim(container, Some(pod)).await,
         }
     }
@@ -269,8 +270,8 @@ impl Node {
                 if launch::open_cgroup(&self.inner.cgroups, &container.record.cgroup).is_some() {
                     // It may have been on its way up when everything died.
                     self.kill_cgroup(container).await;
-                    self.remove_cgroup(container).await;
                 }
+                self.clear_ended(pod, container).await;
             }
             _ => self.end_without_shim(container, Some(pod)).await,
         }

@@ -32,38 +32,30 @@ impl Filters {
     /// The filter of a container; `None` where nothing confines its system calls. `default` is a profile that takes
     /// the place of the built-in one.
     pub fn of(&self, security: &ContainerSecurity, default: Option<&PathBuf>) -> Result<Option<SeccompPlan>> {
-        if security.privileged {
-            return Ok(None);
+        match source(security, default) {
+            Source::None => Ok(None),
+            Source::File(path) => self.read(path).map(Some),
+            Source::BuiltIn => self.built_in(&spec::capabilities(security)?).map(Some),
         }
-        let path = match &security.seccomp {
-            None | Some(SecurityProfile::Unconfined) => return Ok(None),
-            Some(SecurityProfile::Localhost(path)) => Some(Path::new(path)),
-            Some(SecurityProfile::RuntimeDefault) => default.map(PathBuf::as_path),
-        };
-        match path {
-            Some(path) => self.read(path),
-            None => self.built_in(&spec::capabilities(security)?),
+    }
+
+    /// The profile of a container, for a runtime that compiles it itself.
+    pub fn profile(&self, security: &ContainerSecurity, default: Option<&PathBuf>) -> Result<Option<LinuxSeccomp>> {
+        match source(security, default) {
+            Source::None => Ok(None),
+            Source::File(path) => parse(path, &text(path)?).map(Some),
+            Source::BuiltIn => Ok(Some(seccomp::default_profile(bounding(&spec::capabilities(security)?)))),
         }
-        .map(Some)
     }
 
     fn built_in(&self, capabilities: &LinuxCapabilities) -> Result<SeccompPlan> {
-        let number = |capability: &Capability| {
-            let name = capability.to_string();
-            CAPABILITY_NAMES.iter().position(|known| *known == name)
-        };
-        let numbers = capabilities.bounding().iter().flatten().filter_map(number);
-        let bounding = numbers.fold(0_u64, |bits, number| bits | 1 << number);
+        let bounding = bounding(capabilities);
         self.get(Key::BuiltIn(bounding), || Ok(seccomp::default_profile(bounding)))
     }
 
     fn read(&self, path: &Path) -> Result<SeccompPlan> {
-        let failed = |cause: &dyn std::fmt::Display| {
-            let path = path.display();
-            NodeError::invalid(format!("seccomp profile {path}: {cause}; it must be JSON as the runtime-spec has it"))
-        };
-        let text = fs::read(path).map_err(|cause| failed(&cause))?;
-        self.get(Key::Text(text.clone()), || serde_json::from_slice(&text).map_err(|cause| failed(&cause)))
+        let text = text(path)?;
+        self.get(Key::Text(text.clone()), || parse(path, &text))
     }
 
     fn get(&self, key: Key, profile: impl FnOnce() -> Result<LinuxSeccomp>) -> Result<SeccompPlan> {
@@ -76,4 +68,43 @@ impl Filters {
         compiled.insert(key, filter.clone());
         Ok(filter)
     }
+}
+
+/// Where the profile of a container comes from.
+enum Source<'a> {
+    None,
+    BuiltIn,
+    File(&'a Path),
+}
+
+fn source<'a>(security: &'a ContainerSecurity, default: Option<&'a PathBuf>) -> Source<'a> {
+    match &security.seccomp {
+        _ if security.privileged => Source::None,
+        None | Some(SecurityProfile::Unconfined) => Source::None,
+        Some(SecurityProfile::Localhost(path)) => Source::File(Path::new(path)),
+        Some(SecurityProfile::RuntimeDefault) => default.map_or(Source::BuiltIn, |path| Source::File(path)),
+    }
+}
+
+/// The capabilities that a container can ever have, bit by number.
+fn bounding(capabilities: &LinuxCapabilities) -> u64 {
+    let number = |capability: &Capability| {
+        let name = capability.to_string();
+        CAPABILITY_NAMES.iter().position(|known| *known == name)
+    };
+    let numbers = capabilities.bounding().iter().flatten().filter_map(number);
+    numbers.fold(0_u64, |bits, number| bits | 1 << number)
+}
+
+fn text(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|cause| failed(path, &cause))
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<LinuxSeccomp> {
+    serde_json::from_slice(text).map_err(|cause| failed(path, &cause))
+}
+
+fn failed(path: &Path, cause: &dyn std::fmt::Display) -> NodeError {
+    let path = path.display();
+    NodeError::invalid(format!("seccomp profile {path}: {cause}; it must be JSON as the runtime-spec has it"))
 }

@@ -1,5 +1,6 @@
 //! What the node has to be told once, when it is opened.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::views::CgroupDriver;
@@ -19,8 +20,8 @@ pub struct Settings {
     pub cgroup_driver: CgroupDriver,
     /// The parent of pods for which no cgroup parent is asked.
     pub cgroup_parent: String,
-    /// Names of runtime handlers that mean Orlop's own runtime; the empty name always does.
-    pub handlers: Vec<String>,
+    /// Runtime handlers beside "" and "orlop", which are the runtime that is built in.
+    pub handlers: BTreeMap<String, crate::config::Handler>,
     /// Sysctls that every pod with a network namespace of its own gets, unless it asks for another value.
     pub default_sysctls: Vec<(String, String)>,
     /// A seccomp profile (JSON) that takes the place of the built-in `RuntimeDefault`.

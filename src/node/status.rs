@@ -50,10 +50,34 @@ impl Node {
     }
 
     fn handlers(&self) -> Vec<HandlerView> {
-        let names = std::iter::once("").chain(self.inner.settings.handlers.iter().map(String::as_str));
-        names
-            .map(|name| HandlerView { name: name.to_owned(), recursive_read_only_mounts: true, user_namespaces: false })
-            .collect()
+        let handlers = &self.inner.handlers;
+        let view = |name: &str| HandlerView {
+            name: name.to_owned(),
+            recursive_read_only_mounts: match handlers.runtime(name) {
+                Some(_) => handlers.known_features(name).is_some_and(|features| features.recursive_read_only_mounts),
+                None => true,
+            },
+            // Whatever a runtime can do, pods do not get user namespaces yet.
+            user_namespaces: false,
+        };
+        std::iter::once("").chain(handlers.names()).map(view).collect()
+    }
+
+    /// What the handlers are, and what external runtimes say of themselves.
+    fn describe_handlers(&self) -> serde_json::Value {
+        let handlers = &self.inner.handlers;
+        let describe = |name: &str| {
+            let entry = handlers.runtime(name).map(|runtime| {
+                serde_json::json!({
+                    "path": runtime.path,
+                    "args": runtime.args,
+                    "root": runtime.root,
+                    "features": handlers.known_features(name),
+                })
+            });
+            (name.to_owned(), entry.unwrap_or_else(|| serde_json::json!({})))
+        };
+        handlers.names().map(describe).collect::<serde_json::Map<_, _>>().into()
     }
 
     fn describe(&self) -> String {
@@ -67,7 +91,7 @@ impl Node {
             },
             "cgroupVersion": if self.inner.cgroups.version() == Version::V2 { 2 } else { 1 },
             "network": settings.network,
-            "handlers": settings.handlers,
+            "handlers": self.describe_handlers(),
         })
         .to_string()
     }

@@ -37,6 +37,8 @@ bitflags::bitflags! {
     pub struct Capabilities: u32 {
         /// All of version 1.
         const BASE = 1;
+        /// [`Request::Make`].
+        const MAKE = 2;
     }
 
     /// What [`Setup`] asks for, in [`Setup::flags`].
@@ -82,6 +84,23 @@ bitflags::bitflags! {
         const STDERR = 32;
     }
 
+    /// The descriptors that come with [`Make`], in this order.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct MakeFds: u32 {
+        /// The memfd with the programs, as [`encode_programs`] makes it. Required.
+        const PROGRAMS = 1;
+        /// The directory in which the programs run and leave [`Make::pid_file`]. Required.
+        const DIRECTORY = 2;
+        /// As in [`SpawnFds`].
+        const LOG = 4;
+        const STDIN = 8;
+        const STDOUT = 16;
+        const STDERR = 32;
+        /// A listening Unix socket over which the other end of the terminal comes, for [`Io::Terminal`] and
+        /// [`Io::TerminalPassed`].
+        const CONSOLE = 64;
+    }
+
     /// The descriptors of [`Reply::PodFds`], in this order.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct PodFdKinds: u32 {
@@ -122,6 +141,8 @@ pub enum Request<'a> {
     Resize { id: &'a str, rows: u16, columns: u16 },
     /// Ends the shim. Refused while a container or exec runs.
     Shutdown,
+    /// A container or exec that programs of the host make.
+    Make(#[serde(borrow)] Make<'a>),
 }
 
 /// What the shim becomes. Descriptors: [`SetupFds`].
@@ -156,6 +177,28 @@ pub struct Spawn<'a> {
     pub fds: u32,
     /// The plan has a [`MountSource::Attached`](crate::runtime::plan::MountSource): a clone of the pod's /dev/shm.
     pub shm: bool,
+}
+
+/// A process that other programs make, as OCI runtimes do: they run in the shim's namespaces one after the other, the
+/// first with the standard streams that the process is to have. When it is done, the process whose number it left in a file
+/// is the shim's child, for the shim is their subreaper. When all are done the answer is [`Reply::Started`]. If one fails,
+/// what there is of the process is killed, and the answer says what the first one printed on its standard error, where that
+/// is a pipe of the shim. [`Request::Signal`] reaches the running program while there is no process yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Make<'a> {
+    /// As in [`Spawn`].
+    pub id: &'a str,
+    /// As in [`Spawn`].
+    pub target: &'a str,
+    pub io: Io,
+    /// [`MakeFds`].
+    pub fds: u32,
+    /// How many programs there are.
+    pub programs: u8,
+    /// What the programs run with, and the process inherits unless they give it another. Clamped to what is permitted.
+    pub oom_score_adj: Option<i16>,
+    /// A name in the directory that comes along, at most [`MAX_ID`] bytes.
+    pub pid_file: &'a str,
 }
 
 /// Where a process's standard streams lead.
@@ -365,6 +408,33 @@ pub fn decode_sysctls(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         let path = parts.next().filter(|path| !path.is_empty())?;
         Some((path, parts.next()?))
     })
+}
+
+/// Joins command lines for [`Make`]: each word and a NUL, and a NUL more behind the last word of each. The first word is a
+/// path. `None` if a word is empty or has a NUL byte, or a program no words.
+pub fn encode_programs(programs: &[Vec<Vec<u8>>]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for words in programs {
+        if words.is_empty() || words.iter().any(|word| word.is_empty() || word.contains(&0)) {
+            return None;
+        }
+        for word in words {
+            bytes.extend_from_slice(word);
+            bytes.push(0);
+        }
+        bytes.push(0);
+    }
+    Some(bytes)
+}
+
+/// The words of the program of this index; none if there is no such program.
+pub fn decode_program(bytes: &[u8], index: usize) -> impl Iterator<Item = &[u8]> {
+    let ends = bytes.split(|&b| b == 0).scan(0, |program, word| {
+        let at = *program;
+        *program += usize::from(word.is_empty());
+        Some((at, word))
+    });
+    ends.filter(move |(at, word)| *at == index && !word.is_empty()).map(|(_, word)| word)
 }
 
 /// What a shim leaves in `<id>.exit` of its state directory for an agent that was not there.

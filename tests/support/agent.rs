@@ -138,12 +138,16 @@ impl Agent {
     pub fn leftovers(&self) -> Vec<String> {
         let dir = self.dir.display().to_string();
         let mut left = Vec::new();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        // Of this thread: some tests have a mount namespace of their own.
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         left.extend(mounts.lines().filter(|line| line.contains(&dir)).map(|line| format!("mount: {line}")));
         let links = run(Command::new("ip").args(["-o", "link"]));
         left.extend(links.lines().filter(|line| line.contains("veth")).map(|line| format!("link: {line}")));
-        for sub in ["run/pods", "run/containers", "root/pods", "root/containers"] {
-            let entries = fs::read_dir(self.dir.join(sub)).into_iter().flatten().flatten();
+        let handlers = fs::read_dir(self.dir.join("run/handlers")).into_iter().flatten().flatten();
+        let mut dirs: Vec<PathBuf> = handlers.map(|entry| entry.path()).collect();
+        dirs.extend(["run/pods", "run/containers", "root/pods", "root/containers"].map(|sub| self.dir.join(sub)));
+        for sub in dirs {
+            let entries = fs::read_dir(sub).into_iter().flatten().flatten();
             left.extend(entries.map(|entry| format!("file: {}", entry.path().display())));
         }
         left.extend(cgroups_under(&self.cgroup()).into_iter().map(|path| format!("cgroup: {}", path.display())));

@@ -17,6 +17,8 @@ pub struct Kubelet {
     pub runtime: RuntimeServiceClient<Channel>,
     pub images: ImageServiceClient<Channel>,
     pub image: String,
+    /// The runtime handler of the pods that it makes.
+    pub handler: String,
     logs: PathBuf,
     cgroup: String,
 }
@@ -28,6 +30,7 @@ impl Kubelet {
             runtime: agent.runtime().await,
             images: agent.images().await,
             image: image.to_owned(),
+            handler: String::new(),
             logs: agent.dir.join("logs"),
             cgroup: agent.cgroup(),
         }
@@ -85,7 +88,7 @@ impl Kubelet {
     }
 
     pub async fn run_pod(&mut self, config: &v1::PodSandboxConfig) -> Result<String, Status> {
-        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.clone() };
         Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount,
+    open_tree,
 };
 
 /// A descriptor of the root of the merged directories, the topmost first.
@@ -37,6 +38,40 @@ fn layer_by_layer(lowers: &[PathBuf]) -> rustix::io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A writable directory upon others, attached to `target`. What was written need not survive power loss.
+pub(super) fn writable(root: &super::Writable<'_>, target: &Path) -> rustix::io::Result<()> {
+    match writable_layer_by_layer(root, target) {
+        Err(Errno::INVAL) => writable_in_one_string(root, target),
+        done => done,
+    }
+}
+
+fn writable_layer_by_layer(root: &super::Writable<'_>, target: &Path) -> rustix::io::Result<()> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
+    for lower in root.lowers {
+        fsconfig_set_string(&context, "lowerdir+", lower.as_path())?;
+    }
+    fsconfig_set_string(&context, "upperdir", root.upper)?;
+    fsconfig_set_string(&context, "workdir", root.work)?;
+    fsconfig_set_flag(&context, "volatile")?;
+    fsconfig_create(&context)?;
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    move_mount(&tree, "", fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn writable_in_one_string(root: &super::Writable<'_>, target: &Path) -> rustix::io::Result<()> {
+    let open = |path: &Path| fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let lowers = root.lowers.iter().map(|lower| open(lower)).collect::<rustix::io::Result<Vec<_>>>()?;
+    let (upper, work) = (open(root.upper)?, open(root.work)?);
+    // Short names: the options have to fit into a page.
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lowers = lowers.iter().map(name).collect::<Vec<_>>().join(":");
+    let options = format!("lowerdir={lowers},upperdir={},workdir={},volatile", name(&upper), name(&work));
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
 }
 
 /// An old kernel mounts at a path only: in a mount namespace that goes away with the thread. The tree that is cloned from the

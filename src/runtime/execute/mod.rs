@@ -13,6 +13,7 @@ mod copy;
 mod devices;
 mod hide;
 mod hooks;
+mod host;
 mod mounts;
 mod netdev;
 mod passwd;
@@ -33,6 +34,7 @@ use super::sys::clone::{Clone3, Forked};
 use super::sys::process::setns;
 pub use child::{INIT, init};
 pub use hooks::{HookSettings, hook_state, run_all_hooks, run_hooks};
+pub use host::spawn_host_program;
 pub use status::{Notice, Report, Stage, go_on, read_answer, read_status};
 
 /// The standard streams that the new process gets. With a terminal they are not used.

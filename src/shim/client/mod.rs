@@ -27,8 +27,8 @@ use crate::shim::protocol::{Capabilities, ExitStatus, Hello, SOCKET_NAME, ToAgen
 use connection::{Connection, HELLO};
 pub use error::ShimError;
 pub use requests::{
-    ContainerIo, ExecIo, ExecRequest, ExecStarted, NamespaceSource, PodFds, ProcessInfo, SetupDone, SetupRequest,
-    ShmSource, StartRequest, Started, detached_mounts_can_be_cloned,
+    ContainerIo, ExecIo, ExecRequest, ExecStarted, MakeIo, MakeRequest, NamespaceSource, PodFds, ProcessInfo,
+    SetupDone, SetupRequest, ShmSource, StartRequest, Started, detached_mounts_can_be_cloned,
 };
 
 /// Where a client tells what happens. One for all pods, or one for each: an event names its pod. It is unbounded, so

@@ -10,8 +10,8 @@ use super::connection::Packet;
 use super::{ShimClient, ShimError};
 use crate::runtime::plan::SpawnHeader;
 use crate::shim::protocol::{
-    ExitStatus, Failure, Io, PodFdKinds, Process, ProcessState, Reply, Request, Setup, SetupFds, SetupFlags, Spawn,
-    SpawnFds, ToAgent, encode_sysctls,
+    Capabilities, ExitStatus, Failure, Io, Make, MakeFds, PodFdKinds, Process, ProcessState, Reply, Request, Setup,
+    SetupFds, SetupFlags, Spawn, SpawnFds, ToAgent, encode_programs, encode_sysctls,
 };
 
 /// Where one of the pod's namespaces comes from.
@@ -110,6 +110,31 @@ pub struct ExecRequest<'a> {
     /// The cgroup v2 directory for [`SpawnHeader::into_cgroup`].
     pub cgroup: Option<BorrowedFd<'a>>,
     pub io: ExecIo<'a>,
+}
+
+/// A container or exec that programs of the host make: see [`Make`].
+#[derive(Clone, Copy, Debug)]
+pub struct MakeRequest<'a> {
+    pub id: &'a str,
+    /// The container, for an exec.
+    pub target: Option<&'a str>,
+    /// Command lines; each begins with a path.
+    pub programs: &'a [Vec<Vec<u8>>],
+    /// The shim's own is very low, so what it runs needs one.
+    pub oom_score_adj: Option<i16>,
+    /// Where the programs run, and leave the process's number in `pid_file`.
+    pub directory: BorrowedFd<'a>,
+    pub pid_file: &'a str,
+    /// The listening socket that the terminal is sent to, where `io` asks for one.
+    pub console: Option<BorrowedFd<'a>>,
+    pub io: MakeIo<'a>,
+}
+
+/// The standard streams of what is made.
+#[derive(Clone, Copy, Debug)]
+pub enum MakeIo<'a> {
+    Container(ContainerIo<'a>),
+    Exec(ExecIo<'a>),
 }
 
 /// The standard streams of an exec.
@@ -247,6 +272,46 @@ impl ShimClient {
         self.spawn_process(spawn, &fds).await
     }
 
+    /// Has programs of the host make a container or exec: returns when it runs, or with the reason why it does not.
+    pub async fn make(&self, request: MakeRequest<'_>) -> Result<ExecStarted, ShimError> {
+        if !self.capabilities().contains(Capabilities::MAKE) {
+            return Err(self.protocol("it is of an older version, which runs no programs of the host".to_owned()));
+        }
+        let programs = encode_programs(request.programs)
+            .ok_or_else(|| self.protocol("a command line has an empty word or a NUL byte".to_owned()))?;
+        let programs = self.plan(&programs)?;
+        let mut fds = FdList::with(MakeFds::PROGRAMS.bits(), programs.as_fd());
+        fds.add(MakeFds::DIRECTORY.bits(), Some(request.directory));
+        let io = match request.io {
+            MakeIo::Container(ContainerIo::Pipes { log, stdin }) => {
+                fds.add(MakeFds::LOG.bits(), log);
+                Io::Pump { stdin }
+            }
+            MakeIo::Container(ContainerIo::Terminal { log }) => {
+                fds.add(MakeFds::LOG.bits(), log);
+                Io::Terminal
+            }
+            MakeIo::Exec(ExecIo::Fds { stdin, stdout, stderr }) => {
+                fds.add(MakeFds::STDIN.bits(), stdin);
+                fds.add(MakeFds::STDOUT.bits(), stdout);
+                fds.add(MakeFds::STDERR.bits(), stderr);
+                Io::Passed
+            }
+            MakeIo::Exec(ExecIo::Terminal) => Io::TerminalPassed,
+        };
+        fds.add(MakeFds::CONSOLE.bits(), request.console);
+        let make = Make {
+            id: request.id,
+            target: request.target.unwrap_or_default(),
+            io,
+            fds: fds.kinds,
+            programs: u8::try_from(request.programs.len()).unwrap_or(u8::MAX),
+            oom_score_adj: request.oom_score_adj,
+            pid_file: request.pid_file,
+        };
+        self.started(request.id, &Request::Make(make), &fds).await
+    }
+
     /// Sends a signal to the process of a container or exec, and never to another that got its number.
     pub async fn signal(&self, id: &str, signal: i32) -> Result<(), ShimError> {
         self.simple(id, &Request::Signal { id, signal }, &[]).await
@@ -330,8 +395,11 @@ impl ShimClient {
     }
 
     async fn spawn_process(&self, spawn: Spawn<'_>, fds: &FdList<'_>) -> Result<ExecStarted, ShimError> {
-        let id = spawn.id;
-        let mut packet = self.connection.call(&Request::Spawn(spawn), &fds.list).await?;
+        self.started(spawn.id, &Request::Spawn(spawn), fds).await
+    }
+
+    async fn started(&self, id: &str, request: &Request<'_>, fds: &FdList<'_>) -> Result<ExecStarted, ShimError> {
+        let mut packet = self.connection.call(request, &fds.list).await?;
         match self.reply(&packet, id)? {
             Reply::Started { pid, started_at } => Ok(ExecStarted { pid, started_at, terminal: packet.fds.take() }),
             other => Err(self.odd(&other)),

@@ -15,6 +15,15 @@ fn a_request_comes_back_as_it_went() {
         Request::Signal { id: "c1", signal: 15 },
         Request::List { from: 3 },
         Request::Shutdown,
+        Request::Make(Make {
+            id: "c2",
+            target: "",
+            io: Io::Terminal,
+            fds: 67,
+            programs: 2,
+            oom_score_adj: Some(-3),
+            pid_file: "pid",
+        }),
     ];
     for request in requests {
         let mut buffer = [0; MAX_MESSAGE];
@@ -47,6 +56,7 @@ fn variants_keep_their_numbers() {
     assert_eq!(first(&Request::CloseStdin { id: "" }), 8);
     assert_eq!(first(&Request::Resize { id: "", rows: 0, columns: 0 }), 9);
     assert_eq!(first(&Request::Shutdown), 10);
+    assert_eq!(first(&Request::Make(Make::default())), 11);
     let event = ToAgent::Event(Event::PodInitDied { status: ExitStatus::Signal(9) });
     assert_eq!(postcard::to_allocvec(&event).unwrap(), [2, 1, 1, 9]);
 }
@@ -84,4 +94,17 @@ fn an_exit_record_is_one_readable_line() {
     for bad in ["", "code", "code x", "code 1", "code 300 started 1 finished 2", "code 1 finished 2 started 1"] {
         assert_eq!(ExitRecord::parse(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn programs_come_back_word_by_word() {
+    let words = |line: &str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+    let bytes = encode_programs(&[words("/bin/a create -b ."), words("/bin/a start")]).unwrap();
+    let decoded = |index| decode_program(&bytes, index).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    assert_eq!(decoded(0), words("/bin/a create -b ."));
+    assert_eq!(decoded(1), words("/bin/a start"));
+    assert!(decoded(2).is_empty());
+    assert_eq!(encode_programs(&[vec![]]), None);
+    assert_eq!(encode_programs(&[vec![b"/bin/a".to_vec(), Vec::new()]]), None);
+    assert_eq!(encode_programs(&[vec![b"a\0b".to_vec()]]), None);
 }

@@ -203,12 +203,14 @@ impl Server {
             }
             Request::Resize { id, rows, columns } => self.resize(id, rows, columns),
             Request::Shutdown => self.shut_down(),
+            Request::Make(make) => self.make(number, &make, fds),
         }
     }
 
     fn signal<'p>(&mut self, id: &str, signal: i32) -> Answered<'p> {
         let slot = self.slot(id)?;
-        let pidfd = slot.pidfd.as_ref().ok_or(refuse(FailureKind::NotRunning, "it has ended"))?;
+        let pidfd = slot.pidfd.as_ref().or(slot.maker.as_ref().map(|maker| &maker.pidfd));
+        let pidfd = pidfd.ok_or(refuse(FailureKind::NotRunning, "it has ended"))?;
         // A container may well use real-time signals, which have no names.
         let signal = Signal::from_named_raw(signal)
             .or_else(|| crate::shim::sys::real_time_signal(signal))

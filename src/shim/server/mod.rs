@@ -5,6 +5,7 @@
 //! table has room, but for what has gone wrong; and buffers go back to the kernel after a second without use.
 
 mod agent;
+mod make;
 mod pod;
 mod reap;
 mod spawn;
@@ -21,6 +22,7 @@ use super::log::{Buffers, Pumped};
 use super::protocol::MAX_MESSAGE;
 use super::sys::{self, Pages};
 use agent::Agent;
+use make::Stray;
 use pod::Pod;
 use table::Table;
 
@@ -80,6 +82,8 @@ struct Server {
     /// Since the setup.
     pod: Option<Pod>,
     table: Table,
+    /// Children that nobody knows, that ended while something was being made: one of them may be what was made.
+    strays: Vec<Stray>,
     buffers: Buffers,
     /// Where a request is read to; taken out while in use. Not on the stack, which never shrinks.
     packet: Option<Pages>,
@@ -120,6 +124,7 @@ impl Server {
             agent: None,
             pod: None,
             table: Table::new()?,
+            strays: Vec::new(),
             buffers: Buffers::new()?,
             packet: Some(Pages::new(MAX_MESSAGE)?),
             used: false,

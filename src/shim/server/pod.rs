@@ -210,7 +210,7 @@ fn namespace_of(path: &str) -> i32 {
 }
 
 /// Comes as near to it as is permitted, and says what it is then. Lowering takes CAP_SYS_RESOURCE.
-fn set_oom_score_adj(wanted: Option<i16>) -> i16 {
+pub(super) fn set_oom_score_adj(wanted: Option<i16>) -> i16 {
     const PATH: &str = "/proc/self/oom_score_adj";
     let Ok(file) = rustix::fs::open(PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return 0 };
     if let Some(wanted) = wanted {

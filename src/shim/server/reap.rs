@@ -22,6 +22,9 @@ impl Server {
         let _ = rustix::io::read(&self.signals, &mut signals);
         while let Some(pid) = sys::dead_child() {
             let number = pid.as_raw_nonzero().get();
+            if self.on_maker(pid) {
+                continue;
+            }
             // What it said before it died comes first, and is understood while there still is something to look at.
             if let Some(index) = self.table.find_pid(number) {
                 self.on_status(index);
@@ -61,7 +64,7 @@ impl Server {
         }
     }
 
-    fn on_console(&mut self, index: usize, console: OwnedFd) {
+    pub(super) fn on_console(&mut self, index: usize, console: OwnedFd) {
         let Some(slot) = self.table.get_mut(index) else { return };
         if slot.io != Io::Terminal {
             slot.console = Some(console);
@@ -115,15 +118,26 @@ impl Server {
         if self.pod.as_mut().is_some_and(|pod| pod.ended(pid, status, tell)) {
             return;
         }
-        let Some(index) = self.table.find_pid(pid) else { return };
+        let Some(index) = self.table.find_pid(pid) else { return self.keep_stray(pid, status) };
         let Some(slot) = self.table.get_mut(index) else { return };
-        if slot.state() == ProcessState::Starting && slot.failure.is_none() {
+        if slot.state() == ProcessState::Starting && slot.failure.is_none() && slot.maker.is_none() {
             slot.failure = Some(Box::new(ended_early(status)));
         }
         slot.exit = Some(status);
         slot.finished_at = now();
         slot.pidfd = None;
         slot.stdin = None;
+        // Otherwise what makes it has still to say whether it was made at all.
+        if slot.maker.is_none() {
+            self.conclude(index);
+        }
+    }
+
+    /// What follows when a process is known to have ended, and whether it ever ran its program.
+    pub(super) fn conclude(&mut self, index: usize) {
+        self.due = true;
+        let tell = self.agent.is_some();
+        let Some(slot) = self.table.get_mut(index) else { return };
         if slot.failure.is_some() {
             if slot.request == 0 {
                 self.discard(index);
@@ -174,7 +188,7 @@ fn record_name(id: &str) -> Text<{ MAX_ID + EXIT_SUFFIX.len() }> {
     name
 }
 
-fn exit_status(status: WaitStatus) -> ExitStatus {
+pub(super) fn exit_status(status: WaitStatus) -> ExitStatus {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => ExitStatus::Code(code as u8),
         (None, signal) => ExitStatus::Signal(signal.unwrap_or(0) as u8),

@@ -1,6 +1,6 @@
 //! The beginnings of processes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -14,13 +14,13 @@ use crate::shim::wire::Fds;
 
 /// The ends of a process's streams that it gets, and those that stay.
 #[derive(Default)]
-struct Streams {
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-    kept_stdin: Option<OwnedFd>,
-    kept_stdout: Option<Stream>,
-    kept_stderr: Option<Stream>,
+pub(super) struct Streams {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+    pub kept_stdin: Option<OwnedFd>,
+    pub kept_stdout: Option<Stream>,
+    pub kept_stderr: Option<Stream>,
 }
 
 impl Server {
@@ -49,18 +49,13 @@ impl Server {
             return Err(refuse(FailureKind::NotRunning, "the pod has no PID namespace, or its init is dead"));
         }
         let shm = if spawn.shm { pod.clone_shm().map_err(failed("clone the mount of /dev/shm"))? } else { None };
-        let null = self.null.as_fd();
-        let stdio = Stdio3 {
-            stdin: streams.stdin.as_ref().map_or(null, AsFd::as_fd),
-            stdout: streams.stdout.as_ref().map_or(null, AsFd::as_fd),
-            stderr: streams.stderr.as_ref().map_or(null, AsFd::as_fd),
-        };
+        let stdio = streams.given(self.null.as_fd());
         let (cgroup_dir, shm) = (cgroup.as_ref().map(AsFd::as_fd), shm.as_ref().map(AsFd::as_fd));
         let attached = Attached { cgroup_dir, pid_namespace, target, shm, ..Attached::default() };
         let spawned = execute::spawn(&spawn.header, plan.as_fd(), stdio, attached).map_err(failed("fork"))?;
 
         let target = Id::new(spawn.target).unwrap_or(Id::NONE);
-        let mut slot = Slot::new(id, target, spawned.pid, spawned.pidfd, spawn.io, number);
+        let mut slot = Slot::new(id, target, Some((spawned.pid, spawned.pidfd)), spawn.io, number);
         slot.status = Some(spawned.status);
         slot.log = log;
         slot.stdin = streams.kept_stdin;
@@ -96,7 +91,7 @@ impl Server {
     }
 
     /// The pidfd of a running container; `None` for no id.
-    fn pidfd_of<'p>(&self, id: &str) -> Result<Option<std::os::fd::BorrowedFd<'_>>, Failure<'p>> {
+    pub(super) fn pidfd_of<'p>(&self, id: &str) -> Result<Option<BorrowedFd<'_>>, Failure<'p>> {
         if id.is_empty() {
             return Ok(None);
         }
@@ -110,7 +105,16 @@ impl Server {
 }
 
 impl Streams {
-    fn new(io: Io, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Result<Self, Failure<'static>> {
+    /// What the process gets; `null` for what it does not have.
+    pub fn given<'a>(&'a self, null: BorrowedFd<'a>) -> Stdio3<'a> {
+        Stdio3 {
+            stdin: self.stdin.as_ref().map_or(null, AsFd::as_fd),
+            stdout: self.stdout.as_ref().map_or(null, AsFd::as_fd),
+            stderr: self.stderr.as_ref().map_or(null, AsFd::as_fd),
+        }
+    }
+
+    pub fn new(io: Io, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Result<Self, Failure<'static>> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"));
         match io {
             Io::Passed => Ok(Self { stdin, stdout, stderr, ..Self::default() }),

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::make::Maker;
 use crate::runtime::execute::Notice;
 use crate::shim::log::Stream;
 use crate::shim::protocol::{ExitStatus, Io, MAX_ID, Process, ProcessState, valid_id};
@@ -57,6 +58,8 @@ pub(super) struct Slot {
     pub pidfd: Option<OwnedFd>,
     /// While it is on its way to its program.
     pub status: Option<OwnedFd>,
+    /// While programs of the host make it.
+    pub maker: Option<Box<Maker>>,
     /// The request that started it, until that is answered; 0: nobody waits.
     pub request: u32,
     /// Why it did not come to run its program. It is answered, and the slot given up, when the process is reaped.
@@ -78,13 +81,16 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub fn new(id: Id, target: Id, pid: i32, pidfd: OwnedFd, io: Io, request: u32) -> Self {
+    /// Without a pid, as long as there is no process yet.
+    pub fn new(id: Id, target: Id, process: Option<(i32, OwnedFd)>, io: Io, request: u32) -> Self {
+        let (pid, pidfd) = process.map_or((0, None), |(pid, pidfd)| (pid, Some(pidfd)));
         Self {
             id,
             target,
             pid,
-            pidfd: Some(pidfd),
+            pidfd,
             status: None,
+            maker: None,
             request,
             failure: None,
             io,
@@ -107,6 +113,8 @@ impl Slot {
 
     pub fn state(&self) -> ProcessState {
         match (self.exit, self.started_at) {
+            // What makes it has still to say what to make of that.
+            _ if self.maker.is_some() => ProcessState::Starting,
             (Some(_), _) => ProcessState::Exited,
             (None, 0) => ProcessState::Starting,
             (None, _) => ProcessState::Running,
@@ -196,6 +204,16 @@ impl Table {
     /// The one whose process has this number. It has been reaped by nobody yet, so the number is its own.
     pub fn find_pid(&self, pid: i32) -> Option<usize> {
         self.index_of(|slot| slot.pid == pid && slot.exit.is_none() && slot.pidfd.is_some())
+    }
+
+    /// The one that this process of the host makes.
+    pub fn find_maker(&self, pid: i32) -> Option<usize> {
+        self.index_of(|slot| slot.maker.as_ref().is_some_and(|maker| maker.pid == pid))
+    }
+
+    /// Whether anything is being made that has no process yet.
+    pub fn any_unmade(&self) -> bool {
+        self.iter().any(|slot| slot.maker.is_some() && slot.pid == 0)
     }
 
     fn index_of(&self, wanted: impl Fn(&Slot) -> bool) -> Option<usize> {
