@@ -14,4 +14,5 @@ pub mod execute;
 pub mod plan;
 #[cfg(feature = "agent")]
 pub mod seccomp;
+pub mod security;
 mod sys;

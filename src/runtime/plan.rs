@@ -67,6 +67,8 @@ pub struct LaunchPlan {
     /// Below /proc/sys, with slashes ("net/ipv4/ip_forward"), and the value.
     pub sysctls: Vec<(PathBytes, Vec<u8>)>,
     pub masked: Vec<PathBytes>,
+    /// The SELinux label of what masked directories are covered with.
+    pub mount_label: Option<Vec<u8>>,
     pub readonly: Vec<PathBytes>,
     /// Flags that mounts get when everything that goes into them is there.
     pub late_changes: Vec<(PathBytes, MountFlags)>,
@@ -193,6 +195,8 @@ pub struct MountPlan {
     pub over_proc: bool,
     /// What the image has at `target` is copied into the new file system.
     pub copy_up: bool,
+    /// The SELinux label that the root of the new file system gets, as it takes no option for that.
+    pub label: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,6 +273,10 @@ pub struct ProcessPlan {
     pub keyring: Option<Vec<u8>>,
     pub capabilities: CapabilitySets,
     pub no_new_privileges: bool,
+    /// The AppArmor profile of the program.
+    pub apparmor: Option<Vec<u8>>,
+    /// The SELinux label of the program, and of the keys that are made for it.
+    pub selinux: Option<Vec<u8>>,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     pub scheduler: Option<SchedulerPlan>,

@@ -7,3 +7,4 @@
 mod bundle;
 mod network;
 mod process;
+mod security;

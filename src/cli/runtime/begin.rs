@@ -20,6 +20,7 @@ use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
 use crate::runtime::embedded::SmallProgram;
 use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, read_status, spawn};
 use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
+use crate::runtime::security::SecurityModules;
 
 /// The longest config.json that is read.
 const MAX_SPEC: u64 = 16 << 20;
@@ -227,7 +228,9 @@ pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -
         ),
     };
     let into_cgroup = directory.is_some();
-    let facts = HostFacts { cgroup: entry, into_cgroup, cgroup_view, keyring, bundle, ..HostFacts::default() };
+    let security = SecurityModules::of_host();
+    let facts =
+        HostFacts { cgroup: entry, into_cgroup, cgroup_view, keyring, bundle, security, ..HostFacts::default() };
     Ok((facts, directory))
 }
 

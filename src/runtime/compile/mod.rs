@@ -23,6 +23,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::plan::{CgroupEntry, ExecPlan, LaunchPlan, RootPlan, RootSource, SeccompPlan, SpawnHeader};
 use super::seccomp::SeccompError;
+use super::security::SecurityModules;
 pub use hooks::{RuntimeHooks, state_text};
 pub use input::{read_process, read_spec};
 use namespaces::{NET, Namespaces};
@@ -56,6 +57,8 @@ pub struct HostFacts {
     pub attached_shm: Option<PathBuf>,
     /// No device node can be made here (no `CAP_MKNOD`, or a user namespace): the host's are bound.
     pub bind_devices: bool,
+    /// What there is to label and confine processes with.
+    pub security: SecurityModules,
     /// The filter, compiled before; takes the place of `linux.seccomp`.
     pub seccomp: Option<SeccompPlan>,
 }
@@ -141,6 +144,7 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
         bind_console,
         sysctls: sysctl::sysctls(linux.sysctl().iter().flatten(), &namespaces)?,
         masked: dedup(paths("linux.maskedPaths", linux.masked_paths())?),
+        mount_label: process::label("linux.mountLabel", linux.mount_label(), host)?,
         readonly: dedup(paths("linux.readonlyPaths", linux.readonly_paths())?),
         late_changes: mounts.late,
         hooks: hooks::of_child(spec, host)?,
@@ -185,7 +189,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let present = [
         ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
     ];

@@ -30,11 +30,15 @@ const INSIDE_PROC: [&str; 11] = [
 pub(super) struct Mounts {
     pub steps: Vec<MountStep>,
     pub late: Vec<(Vec<u8>, MountFlags)>,
+    /// `linux.mountLabel`.
+    label: Option<Vec<u8>>,
 }
 
 impl Mounts {
     pub fn of(spec: &Spec, host: &HostFacts, namespaces: &Namespaces) -> Result<Self> {
-        let mut all = Self::default();
+        let label = spec.linux().as_ref().and_then(|l| l.mount_label().clone());
+        let label = super::process::label("linux.mountLabel", &label, host)?;
+        let mut all = Self { label, ..Self::default() };
         let propagation = spec.linux().as_ref().and_then(|l| l.rootfs_propagation().as_deref());
         let default = root_propagation(propagation)?.binds;
         for mount in spec.mounts().iter().flatten() {
@@ -81,10 +85,21 @@ impl Mounts {
         if kind == "none" || kind.is_empty() {
             return invalid(field(), "has neither a type nor the option bind");
         }
-        let plan = filesystem(mount, kind, target, options)?;
+        let mut plan = filesystem(mount, kind, target, options)?;
+        self.label(&mut plan, kind);
         let plan = if kind == "proc" { plan } else { inside_proc(plan, &lexical, &field())? };
         self.filled_later(plan, kind, &lexical);
         Ok(())
+    }
+
+    /// Of a new file system of the container's own. procfs and sysfs have the policy's label; mqueue takes no option.
+    fn label(&self, plan: &mut MountPlan, kind: &str) {
+        let (Some(label), MountSource::Filesystem { options, .. }) = (&self.label, &mut plan.source) else { return };
+        match kind {
+            "proc" | "sysfs" => {}
+            "mqueue" => plan.label = Some(label.clone()),
+            _ => options.push((b"context".to_vec(), Some(label.clone()))),
+        }
     }
 
     /// A read-only tmpfs, or /dev, is read-only only when what belongs into it is there.
@@ -228,6 +243,7 @@ fn filesystem(mount: &Mount, kind: &str, target: Vec<u8>, options: Options) -> R
         flags: options.flags,
         plain: matches!(kind, "proc" | "sysfs"),
         copy_up: options.copy_up,
+        label: None,
         over_proc: kind == "proc",
     })
 }

@@ -59,7 +59,6 @@ pub const CAPABILITY_NAMES: [&str; 41] = [
 /// Of a container, or of an exec in it; what is an exec's alone ([`scheduling::final_cpus`]) is left to the caller.
 pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) -> Result<ProcessPlan> {
     let Some(process) = process else { return invalid("process", "is missing") };
-    refuse_unsupported(process)?;
     let args = process.args().as_deref().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return invalid("process.args", "names no program");
@@ -88,6 +87,8 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         keyring: host.keyring.clone().map(String::into_bytes),
         capabilities: process.capabilities().as_ref().map(capabilities).unwrap_or_default(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        apparmor: apparmor(process, host)?,
+        selinux: label("process.selinuxLabel", process.selinux_label(), host)?,
         rlimits: rlimits(process.rlimits().iter().flatten())?,
         oom_score_adj: score,
         scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
@@ -111,16 +112,29 @@ fn filter(spec: &Spec, host: &HostFacts) -> Result<Option<SeccompPlan>> {
     }
 }
 
-fn refuse_unsupported(process: &Process) -> Result<()> {
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    let confined = given(process.apparmor_profile()) && process.apparmor_profile().as_deref() != Some("unconfined");
-    let present = [
-        ("process.apparmorProfile", confined, "no AppArmor on this host"),
-        ("process.selinuxLabel", given(process.selinux_label()), "no SELinux on this host"),
-    ];
-    match present.iter().find(|(_, there, _)| *there) {
-        Some((field, _, reason)) => unsupported(*field, *reason),
-        None => Ok(()),
+/// The profile to enter. "unconfined" is what a process is anyway where there is no AppArmor.
+fn apparmor(process: &Process, host: &HostFacts) -> Result<Option<Vec<u8>>> {
+    let field = "process.apparmorProfile";
+    let Some(profile) = process.apparmor_profile().as_deref().filter(|p| !p.is_empty()) else { return Ok(None) };
+    if !host.security.apparmor {
+        return if profile == "unconfined" { Ok(None) } else { unsupported(field, "no AppArmor on this host") };
+    }
+    one_line(field, profile).map(Some)
+}
+
+/// A label of SELinux.
+pub(super) fn label(field: &str, label: &Option<String>, host: &HostFacts) -> Result<Option<Vec<u8>>> {
+    let Some(label) = label.as_deref().filter(|l| !l.is_empty()) else { return Ok(None) };
+    if !host.security.selinux {
+        return unsupported(field, "no SELinux on this host");
+    }
+    one_line(field, label).map(Some)
+}
+
+fn one_line(field: &str, text: &str) -> Result<Vec<u8>> {
+    match text.chars().find(|c| c.is_control()) {
+        Some(bad) => invalid(field, format!("{text:?} contains {bad:?}")),
+        None => Ok(text.as_bytes().to_vec()),
     }
 }
 

@@ -110,6 +110,42 @@ fn hooks_are_split_between_the_child_and_its_parent() {
 }
 
 #[test]
+fn labels_go_where_a_module_takes_them() {
+    let security = SecurityModules { apparmor: true, selinux: true };
+    let host = HostFacts { security, ..HostFacts::default() };
+    let mut spec = with("/process/apparmorProfile", json!("orlop"));
+    spec["process"]["selinuxLabel"] = json!("u:r:t:s0:c1,c2");
+    spec["linux"]["mountLabel"] = json!("u:object_r:t:s0:c1,c2");
+    spec["mounts"] = json!([
+        { "destination": "/proc", "type": "proc" },
+        { "destination": "/dev", "type": "tmpfs" },
+        { "destination": "/dev/pts", "type": "devpts" },
+        { "destination": "/dev/mqueue", "type": "mqueue" },
+        { "destination": "/data", "source": "/data", "options": ["bind"] },
+    ]);
+    let plan = compile(&spec, &host).unwrap().1;
+    assert_eq!(plan.process.apparmor.as_deref(), Some(&b"orlop"[..]));
+    assert_eq!(plan.process.selinux.as_deref(), Some(&b"u:r:t:s0:c1,c2"[..]));
+    let label = b"u:object_r:t:s0:c1,c2".to_vec();
+    assert_eq!(plan.mount_label.as_ref(), Some(&label));
+    let context = (b"context".to_vec(), Some(label.clone()));
+    for step in &plan.mounts {
+        let MountStep::Mount(mount) = step else { panic!("{step:?}") };
+        let by_option = matches!(&mount.source, MountSource::Filesystem { options, .. } if options.contains(&context));
+        let expected = matches!(mount.target.as_slice(), b"/dev" | b"/dev/pts");
+        assert_eq!(by_option, expected, "{mount:?}");
+        assert_eq!(mount.label.is_some(), mount.target == b"/dev/mqueue", "{mount:?}");
+    }
+    for field in ["/process/apparmorProfile", "/process/selinuxLabel", "/linux/mountLabel"] {
+        let error = compile(&with(field, json!("a\nb")), &host).unwrap_err().to_string();
+        assert!(error.contains(&field[1..].replace('/', ".")), "{error}");
+    }
+    // Where there is an AppArmor, "unconfined" is a profile like others.
+    let plan = compile(&with("/process/apparmorProfile", json!("unconfined")), &host).unwrap().1;
+    assert!(plan.process.apparmor.is_some());
+}
+
+#[test]
 fn versions_of_the_specification() {
     for good in ["1.0.0", "1.0.2-dev", "1.3.0", "1.9.1+x"] {
         plan(&with("/ociVersion", json!(good)));

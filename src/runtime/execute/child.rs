@@ -11,6 +11,7 @@ use rustix::process::{setsid, umask};
 use rustix::system::{setdomainname, sethostname};
 
 use super::context::{Context, Step, refuse, show};
+use super::lsm::Labels;
 use super::process::{Last, become_program, join_keyring, make_directory, set_oom_score};
 use super::status::{Reporter, Stage, answer_failure};
 use super::tree::Tree;
@@ -198,6 +199,7 @@ fn settle(
 
 fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     let reporter = &fds.reporter;
+    let labels = Labels::open(&plan.process)?;
     enter_cgroups(&plan.cgroup)?;
     if plan.new_cgroup_namespace {
         sys::unshare_namespaces(libc::CLONE_NEWCGROUP as u32)
@@ -222,7 +224,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     hide::write_sysctls(&plan.sysctls)?;
     let trees = mounts::prepare(&plan.mounts, fds.shm.as_ref().map(AsFd::as_fd))?;
     let bound = devices::prepare(&plan.devices)?;
-    let covers = if plan.masked.is_empty() { None } else { Some(hide::Covers::prepare()?) };
+    let covers = if plan.masked.is_empty() { None } else { Some(hide::Covers::prepare(plan.mount_label.clone())?) };
     root::isolate(plan.root.host_propagation)?;
     let tree = root::prepare(&plan.root)?;
     // Hooks find a file system that is whole, and the host still in reach; without any, nothing is done within reach.
@@ -256,13 +258,14 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     }
     root::finish(&plan.root, &tree)?;
     let gate = fds.gate.as_ref().map(AsFd::as_fd);
-    let last = Last { tree, gate, reporter, hooks: Some(&plan.hooks), first_closed: fds.first_closed };
+    let last = Last { tree, labels, gate, reporter, hooks: Some(&plan.hooks), first_closed: fds.first_closed };
     become_program(plan.process, last)
 }
 
 fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     let reporter = &fds.reporter;
     let Some(target) = &fds.target else { return refuse(Stage::Namespace, "an exec needs a target, and got none") };
+    let labels = Labels::open(&plan.process)?;
     enter_cgroups(&plan.cgroup)?;
     set_oom_score(plan.process.oom_score_adj, reporter)?;
     if plan.namespaces != 0 {
@@ -275,7 +278,7 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     if let Some(terminal) = plan.process.terminal {
         console::set_up(&tree, terminal, false, reporter)?;
     }
-    let last = Last { tree, gate: None, reporter, hooks: None, first_closed: fds.first_closed };
+    let last = Last { tree, labels, gate: None, reporter, hooks: None, first_closed: fds.first_closed };
     become_program(plan.process, last)
 }
 

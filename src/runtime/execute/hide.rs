@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::context::{Context, Step, show};
 use super::devices::null_tree;
 use super::mounts::{attach, clone_tree, new_filesystem};
+use super::procfs::Procfs;
 use super::status::{Notice, Stage};
 use super::tree::{Kind, Tree, kind_of};
 use crate::runtime::sys::mount::{MountAttr, mount_setattr};
@@ -18,12 +19,15 @@ pub(super) struct Covers {
     file: OwnedFd,
     file_used: bool,
     directory: Option<OwnedFd>,
+    label: Option<Vec<u8>>,
 }
 
 impl Covers {
     /// While the host's /dev/null can be reached, for the container's may be anything.
-    pub fn prepare() -> Step<Self> {
-        Ok(Self { file: null_tree()?, file_used: false, directory: None })
+    ///
+    /// `label` is the SELinux label of the empty directory.
+    pub fn prepare(label: Option<Vec<u8>>) -> Step<Self> {
+        Ok(Self { file: null_tree()?, file_used: false, directory: None, label })
     }
 
     /// Covers a path, if it is there: a file by the null device, a directory by an empty one.
@@ -41,7 +45,7 @@ impl Covers {
             Kind::Directory => match &self.directory {
                 Some(empty) => cover(empty, true, &target).at(Stage::MaskedPath, name)?,
                 None => {
-                    let empty = empty_directory()?;
+                    let empty = empty_directory(self.label.as_deref())?;
                     cover(&empty, false, &target).at(Stage::MaskedPath, name)?;
                     self.directory = Some(empty);
                 }
@@ -60,8 +64,10 @@ fn cover(with: &OwnedFd, used: bool, target: &OwnedFd) -> Result<(), Errno> {
     attach(with.as_fd(), target.as_fd())
 }
 
-fn empty_directory() -> Step<OwnedFd> {
-    let options = [(b"nr_blocks".to_vec(), Some(b"1".to_vec())), (b"nr_inodes".to_vec(), Some(b"1".to_vec()))];
+fn empty_directory(label: Option<&[u8]>) -> Step<OwnedFd> {
+    let option = |key: &[u8], value: &[u8]| (key.to_vec(), Some(value.to_vec()));
+    let mut options = vec![option(b"nr_blocks", b"1"), option(b"nr_inodes", b"1")];
+    options.extend(label.map(|label| option(b"context", label)));
     let attributes =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     new_filesystem(b"tmpfs", b"tmpfs", &options, attributes)
@@ -86,14 +92,11 @@ pub(super) fn write_sysctls(sysctls: &[(Vec<u8>, Vec<u8>)]) -> Step<()> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let proc = new_filesystem(b"proc", b"proc", &[], 0).map_err(|notice| Notice { stage: Stage::Sysctl, ..notice })?;
+    let procfs = Procfs::private().at(Stage::Sysctl, || "find a procfs to write sysctls to".into())?;
     for (path, value) in sysctls {
         let name = || format!("write sysctl {}", show(path).replace('/', "."));
         let file = [b"sys/", path.as_slice()].concat();
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        let file = openat2(&proc, file.as_slice(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
-            .at(Stage::Sysctl, name)?;
+        let file = procfs.open(&file, OFlags::WRONLY).at(Stage::Sysctl, name)?;
         rustix::io::write(&file, value).at(Stage::Sysctl, name)?;
     }
     Ok(())

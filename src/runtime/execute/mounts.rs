@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fstat, fstatfs, symlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, XattrFlags, chmodat, fsetxattr, fstat, fstatfs, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -13,13 +13,11 @@ use rustix::mount::{
 
 use super::context::{Context, Step, refuse, show};
 use super::copy::copy_tree;
+use super::procfs;
 use super::status::{Notice, Stage};
 use super::tree::{Kind, Tree, kind_of};
 use crate::runtime::plan::{MountFlags, MountPlan, MountSource, MountStep};
 use crate::runtime::sys::mount::{MountAttr, mount_setattr};
-
-/// `PROC_SUPER_MAGIC`.
-const PROC: i64 = 0x9fa0;
 
 /// The longest value that fsconfig(2) takes.
 pub(super) const MAX_OPTION: usize = 255;
@@ -55,6 +53,10 @@ fn prepare_one(mount: &MountPlan, shm: Option<BorrowedFd<'_>>) -> Step<Detached>
             let all = flags.set | flags.recursive_set;
             match new_filesystem(kind, source, options, all) {
                 Ok(fd) => {
+                    if let Some(label) = &mount.label {
+                        set_label(fd.as_fd(), label)
+                            .at(Stage::Mount, || format!("linux.mountLabel: label {}", show(&mount.target)))?;
+                    }
                     propagate(fd.as_fd(), flags, &mount.target)?;
                     Ok(Detached { fd, kind: Kind::Directory })
                 }
@@ -68,6 +70,12 @@ fn prepare_one(mount: &MountPlan, shm: Option<BorrowedFd<'_>>) -> Step<Detached>
             }
         }
     }
+}
+
+/// Labels the root of a file system that is mounted nowhere yet.
+fn set_label(root: BorrowedFd<'_>, label: &[u8]) -> Result<(), Errno> {
+    let directory = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    fsetxattr(&directory, "security.selinux", label, XattrFlags::empty())
 }
 
 fn bind(path: &[u8], recursive: bool, mount: &MountPlan) -> Step<Detached> {
@@ -201,7 +209,7 @@ fn attach_one(tree: &Tree, mount: &MountPlan, detached: &Detached) -> Step<()> {
     }
     let name = || format!("mount {}", show(&mount.target));
     let (target, existed) = found.at(Stage::Mount, || format!("make the mount point {}", show(&mount.target)))?;
-    if !mount.over_proc && fstatfs(&target).at(Stage::Mount, name)?.f_type as i64 == PROC {
+    if !mount.over_proc && fstatfs(&target).at(Stage::Mount, name)?.f_type as i64 == procfs::MAGIC {
         return refuse(Stage::Mount, format!("{} leads into /proc, where nothing may be mounted", show(&mount.target)));
     }
     let inherits = matches!(mount.source, MountSource::Filesystem { inherit_mode: true, .. });

@@ -12,6 +12,7 @@ use rustix::termios::isatty;
 use super::context::{Context, Step, refuse, show};
 use super::devices::is_null;
 use super::hooks;
+use super::lsm::Labels;
 use super::passwd::home_of;
 use super::program::{Program, c_string};
 use super::status::{Notice, Reporter, Stage};
@@ -23,6 +24,8 @@ use crate::runtime::sys::process as sys;
 #[derive(Debug)]
 pub(super) struct Last<'a> {
     pub tree: Tree,
+    /// Used up by [`become_program`].
+    pub labels: Labels,
     pub gate: Option<BorrowedFd<'a>>,
     pub reporter: &'a Reporter,
     /// Of a container that may have hooks.
@@ -32,7 +35,7 @@ pub(super) struct Last<'a> {
 }
 
 /// Becomes the program, or says why not.
-pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infallible> {
+pub(super) fn become_program(mut plan: ProcessPlan, mut last: Last<'_>) -> Step<Infallible> {
     if plan.default_home {
         let home = home_of(&last.tree, plan.uid);
         plan.env.push([b"HOME=", home.as_slice()].concat());
@@ -41,6 +44,7 @@ pub(super) fn become_program(mut plan: ProcessPlan, last: Last<'_>) -> Step<Infa
     own_streams(&last.tree, plan.uid)?;
     set_limits(&plan.rlimits, last.reporter)?;
     set_scheduling(&plan)?;
+    std::mem::take(&mut last.labels).apply()?;
     if plan.no_new_privileges {
         sys::set_no_new_privileges().at(Stage::Capabilities, || "set no_new_privs".into())?;
     }

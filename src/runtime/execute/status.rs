@@ -45,6 +45,8 @@ pub enum Stage {
     Gate,
     /// `args[0]` is not there, or may not be executed; execve failed.
     Execute,
+    /// AppArmor and SELinux.
+    Security,
 }
 
 /// One finding: what was being done, to what, and what the kernel said.
