@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help prepare build test test-v2 lint demo bench docs clean
+.PHONY: help prepare build test test-v2 engines lint demo bench docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,6 +18,9 @@ test:  ## all tests; the ones that make pods want root
 
 test-v2:  ## the tests for which the cgroup version matters, in a virtual machine that has version 2 alone (root)
 	e2e/vm/test.sh
+
+engines:  ## Debian's containerd, Podman and Buildah with our runtime in the place of runc (root)
+	$(CARGO) test --test engines
 
 lint:  ## what a change must pass: formatting, clippy, licences and sources of the dependencies
 	$(CARGO) fmt --check

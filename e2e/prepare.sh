@@ -12,6 +12,7 @@ packages=(
     runc crun                      # external runtimes, as handlers
     iproute2 iptables nftables     # what the tests look at networks with
     openssl procps python3-venv
+    containerd podman buildah conmon uidmap    # engines that run our runtime in the place of runc
     # The virtual machine with cgroup v2: its parts, and what runs in it.
     qemu-system-x86 e2fsprogs kmod
     apparmor dbus systemd

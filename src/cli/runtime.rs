@@ -217,8 +217,19 @@ fn carry_out(args: RuntimeArgs, program: &'static str, below: &str) -> u8 {
 
 /// On a tmpfs that goes with the machine, or with the user's session.
 fn default_root(below: &str) -> PathBuf {
-    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
+    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| is_plain_user());
     Path::new(session.as_deref().unwrap_or(OsStr::new("/run"))).join(below)
+}
+
+/// Whether the caller is not root, or root only in a user namespace, as below Podman.
+fn is_plain_user() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let everybody = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    // Of a machine that is a container itself, root is root.
+    !map.is_empty() && !everybody && std::env::var_os("USER").is_none_or(|user| user != "root")
 }
 
 fn verb(args: RuntimeArgs, below: &str) -> Result<u8> {

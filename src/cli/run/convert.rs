@@ -34,7 +34,6 @@ pub(super) struct Surroundings {
     pub(super) uid: String,
     /// The directory of this pod: its logs and emptyDirs.
     pub(super) dir: PathBuf,
-    pub(super) host_name: String,
     /// The node's resolv.conf.
     pub(super) host_resolv_conf: String,
 }
@@ -67,7 +66,8 @@ pub(super) fn sandbox(pod: &Pod, around: &Surroundings) -> anyhow::Result<PodSan
         host_ip: port.host_ip.clone(),
     });
     let hostname = match (&spec.hostname, spec.host_network) {
-        (_, true) => around.host_name.clone(),
+        // It shares the host's; a kubelet says nothing, and most runtimes refuse to set it.
+        (_, true) => String::new(),
         (Some(name), false) => name.clone(),
         (None, false) => pod.metadata.name.clone(),
     };

@@ -38,10 +38,9 @@ pub(super) fn surroundings(dir: &RunDir) -> anyhow::Result<Surroundings> {
     }
     let uid = random_uid()?;
     let dir = dir.of(&uid).context("a uid of our own has its form")?;
-    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     // A node without it resolves nothing, and neither does the pod.
     let host_resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    Ok(Surroundings { uid, dir, host_name, host_resolv_conf })
+    Ok(Surroundings { uid, dir, host_resolv_conf })
 }
 
 /// A random (version 4) UUID, as a Kubernetes uid is.

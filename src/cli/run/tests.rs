@@ -48,7 +48,6 @@ fn around() -> Surroundings {
     Surroundings {
         uid: "u".to_owned(),
         dir: PathBuf::from("/run-dir/u"),
-        host_name: "node".to_owned(),
         host_resolv_conf: "nameserver 10.0.0.1\nsearch a\nsearch b c\noptions ndots:2\n".to_owned(),
     }
 }

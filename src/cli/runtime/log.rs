@@ -49,9 +49,9 @@ pub(super) fn error(text: &str) {
     write("error", text, true);
 }
 
-/// What did not work and is no reason to fail.
+/// What did not work and is no reason to fail. Standard error is the container's too: with a log it is left alone.
 pub(super) fn warning(text: &str) {
-    write("warning", text, true);
+    write("warning", text, false);
 }
 
 /// For who reads the file, when people were told already.

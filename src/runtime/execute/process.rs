@@ -127,7 +127,8 @@ fn set_limits(limits: &[Rlimit], reporter: &Reporter) -> Step<()> {
             "rlimit {} of {} (hard {}) is lowered to {soft} (hard {most}), as CAP_SYS_RESOURCE is missing",
             limit.resource, limit.soft, limit.hard
         );
-        reporter.warning(Notice { stage: Stage::Rlimit, errno: libc::EPERM, detail });
+        // Without the errno: engines take "operation not permitted" for the reason of another failure.
+        reporter.warning(Notice { stage: Stage::Rlimit, errno: 0, detail });
     }
     Ok(())
 }
@@ -266,7 +267,7 @@ pub(super) fn set_oom_score(score: Option<i32>, reporter: &Reporter) -> Step<()>
             let n = rustix::io::pread(&file, &mut now, 0).unwrap_or(0);
             let now = show(now[..n].trim_ascii());
             let detail = format!("oom_score_adj stays {now} instead of {score}, as CAP_SYS_RESOURCE is missing");
-            reporter.warning(Notice { stage: Stage::OomScoreAdj, errno: libc::EACCES, detail });
+            reporter.warning(Notice { stage: Stage::OomScoreAdj, errno: 0, detail });
             Ok(())
         }
         Err(e) => Err(e).at(Stage::OomScoreAdj, name),
@@ -282,6 +283,7 @@ pub(super) fn join_keyring(name: Option<&[u8]>, reporter: &Reporter) -> Step<()>
         Some(libc::ENOSYS) => Ok(()),
         Some(errno @ (libc::EDQUOT | libc::EACCES | libc::EPERM)) => {
             let detail = format!("session keyring {} is not entered; the caller's is kept", show(name));
+            let errno = if errno == libc::EDQUOT { errno } else { 0 };
             reporter.warning(Notice { stage: Stage::Keyring, errno, detail });
             Ok(())
         }
