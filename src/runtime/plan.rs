@@ -46,13 +46,17 @@ pub struct LaunchPlan {
     pub cgroup: CgroupEntry,
     /// Make a cgroup namespace once inside the cgroups.
     pub new_cgroup_namespace: bool,
-    /// Namespaces that are entered by path, in this order.
+    /// Namespaces that are entered by path, in this order; the user namespace is in `user`.
     pub join: Vec<JoinNamespace>,
     /// Devices of the caller's network namespace that move into the container's.
     pub net_devices: Vec<NetDevicePlan>,
     /// The network namespace is made by the child, which must reach that of its caller before: there are
     /// [`Self::net_devices`].
     pub new_network_namespace: bool,
+    /// A user namespace that is not the caller's. The forked child is a stager then, which clones the container's init.
+    pub user: Option<UserPlan>,
+    /// A new time namespace.
+    pub time: Option<TimePlan>,
     /// Set in the child's UTS namespace.
     pub hostname: Option<Vec<u8>>,
     pub domainname: Option<Vec<u8>>,
@@ -107,7 +111,8 @@ pub struct HookPlan {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecPlan {
     pub cgroup: CgroupEntry,
-    /// `CLONE_NEW*` flags of the namespaces of the target that are entered, the PID namespace aside.
+    /// `CLONE_NEW*` flags of the namespaces of the target that are entered. The PID namespace is entered by the parent
+    /// of the fork ([`SpawnHeader::join_pid_namespace`]); with a user namespace it is among these.
     pub namespaces: u32,
     pub process: ProcessPlan,
 }
@@ -127,6 +132,49 @@ pub struct NetDevicePlan {
     pub host_name: String,
     /// In the container's; with `%d` in it the kernel finds a number.
     pub name: String,
+}
+
+/// The user namespace of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserPlan {
+    /// The one to enter; `None`: a new one.
+    pub path: Option<PathBytes>,
+    /// What a new one gets. One that is entered must have exactly these, unless there are none.
+    pub maps: IdMaps,
+    /// `CLONE_NEW*` flags of what is made together with it, and then belongs to it; with `CLONE_NEWUSER` for a new one.
+    pub new_namespaces: u64,
+    /// newuidmap(1) and newgidmap(1), for a caller that may map no more than its own ids.
+    pub tools: Option<(PathBytes, PathBytes)>,
+}
+
+/// How ids inside of a user namespace are those outside of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMaps {
+    pub uids: Vec<IdRange>,
+    pub gids: Vec<IdRange>,
+}
+
+/// One line of /proc/self/uid_map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
+/// A new time namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimePlan {
+    pub offsets: Vec<TimeOffset>,
+}
+
+/// What is added to a clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeOffset {
+    /// "monotonic" or "boottime".
+    pub clock: String,
+    pub seconds: i64,
+    pub nanoseconds: u32,
 }
 
 /// The root file system.
@@ -197,6 +245,8 @@ pub struct MountPlan {
     pub copy_up: bool,
     /// The SELinux label that the root of the new file system gets, as it takes no option for that.
     pub label: Option<Vec<u8>>,
+    /// Owners of files are seen through a mapping.
+    pub idmap: Option<MountIdMap>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +272,15 @@ impl Default for MountSource {
     fn default() -> Self {
         Self::Bind { path: Vec::new(), recursive: false }
     }
+}
+
+/// An id-mapped mount: an id on disk is the `inside` of a range, and the `outside` is what the kernel sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdMap {
+    /// What is mounted below it too.
+    pub recursive: bool,
+    /// `None`: as the container's user namespace has it.
+    pub maps: Option<IdMaps>,
 }
 
 /// Flags of a mount, as mount_setattr(2) takes them.
@@ -350,6 +409,30 @@ pub struct SeccompPlan {
 pub struct TerminalPlan {
     pub rows: u16,
     pub columns: u16,
+}
+
+impl IdRange {
+    /// The id outside that `id` is.
+    pub fn outside(&self, id: u32) -> Option<u32> {
+        let offset = id.checked_sub(self.inside).filter(|offset| *offset < self.size)?;
+        self.outside.checked_add(offset)
+    }
+}
+
+impl IdMaps {
+    /// The user outside that a user inside is.
+    pub fn uid(&self, inside: u32) -> Option<u32> {
+        self.uids.iter().find_map(|range| range.outside(inside))
+    }
+
+    /// The group outside that a group inside is.
+    pub fn gid(&self, inside: u32) -> Option<u32> {
+        self.gids.iter().find_map(|range| range.outside(inside))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty()
+    }
 }
 
 impl Plan {

@@ -211,6 +211,7 @@ impl Running {
                 Report::End => return (warnings, None),
                 Report::Hooks => go_on(self.spawned.status.as_fd()).unwrap(),
                 Report::Ready | Report::Console(_) => {}
+                Report::Init { .. } => panic!("none of these has a user namespace"),
             }
         }
     }

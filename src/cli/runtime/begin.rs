@@ -295,8 +295,8 @@ pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, attend
     let io = Stdio3 { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
     let program = SmallProgram::new().context("make a copy of orlop-init in memory")?;
     let fds = Attached { init: Some(program.as_fd()), ..fds };
-    let spawned = spawn(header, memfd.as_fd(), io, fds).context("fork the container")?;
-    match follow(&spawned, attend) {
+    let mut spawned = spawn(header, memfd.as_fd(), io, fds).context("fork the container")?;
+    match follow(&mut spawned, attend) {
         Ok(console) => Ok(Begun { spawned, console }),
         Err(error) => {
             abandon(&spawned);
@@ -305,13 +305,18 @@ pub(super) fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>, attend
     }
 }
 
-fn follow(spawned: &Spawned, attend: &Attendance<'_>) -> Result<Option<OwnedFd>> {
+fn follow(spawned: &mut Spawned, attend: &Attendance<'_>) -> Result<Option<OwnedFd>> {
     let mut console = None;
     loop {
         match read_status(spawned.status.as_fd()).context("read how the container fares")? {
             Report::Warning(notice) => super::log::warning(&notice.to_string()),
             Report::Failure(notice) => {
                 bail!("unable to start container process: error during container init: {notice}");
+            }
+            Report::Init { pid, pidfd } => {
+                let stager = std::mem::replace(&mut spawned.pid, pid);
+                spawned.pidfd = pidfd;
+                waitpid(Pid::from_raw(stager), WaitOptions::empty()).context("reap the stager")?;
             }
             Report::Console(master) => match attend.socket {
                 Some(socket) => foreground::send_console(socket, &master)?,

@@ -7,6 +7,7 @@ mod devices;
 mod hooks;
 mod input;
 mod lists;
+mod mappings;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -59,6 +60,8 @@ pub struct HostFacts {
     pub bind_devices: bool,
     /// What there is to label and confine processes with.
     pub security: SecurityModules,
+    /// newuidmap(1) and newgidmap(1), for a caller that may map no more than its own ids.
+    pub map_tools: Option<(Vec<u8>, Vec<u8>)>,
     /// The filter, compiled before; takes the place of `linux.seccomp`.
     pub seccomp: Option<SeccompPlan>,
 }
@@ -112,6 +115,7 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
     refuse_unsupported(spec)?;
     let Some(linux) = spec.linux() else { return invalid("linux", "is missing") };
     let namespaces = Namespaces::of(spec, host)?;
+    let host = &HostFacts { bind_devices: host.bind_devices || namespaces.user.is_some(), ..host.clone() };
     let process = process::process(spec, spec.process().as_ref(), host)?;
     let mounts = mounts::Mounts::of(spec, host, &namespaces)?;
     let devices = devices::Devices::of(spec, host)?;
@@ -122,14 +126,16 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
     let hostname = namespaces.name("hostname", spec.hostname().as_deref())?;
     let domainname = namespaces.name("domainname", spec.domainname().as_deref())?;
     let net_devices = netdev::devices(linux.net_devices().iter().flatten(), &namespaces)?;
-    let new_network_namespace = !net_devices.is_empty() && namespaces.new & NET != 0;
+    let new_network_namespace = !net_devices.is_empty() && namespaces.cloned() & NET != 0;
     let bind_console = process.terminal.is_some() && devices.own_dev;
     let plan = LaunchPlan {
         cgroup: host.cgroup.clone(),
-        new_cgroup_namespace: namespaces.new_cgroup,
+        new_cgroup_namespace: namespaces.new_cgroup(),
         join: namespaces.join.clone(),
         net_devices,
         new_network_namespace,
+        user: namespaces.user.clone(),
+        time: namespaces.time.clone(),
         hostname,
         domainname,
         root: RootPlan {
@@ -152,8 +158,8 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
     };
     let by_child = if new_network_namespace { NET } else { 0 };
     let header = SpawnHeader {
-        clone_flags: (namespaces.new & !by_child).into(),
-        join_pid_namespace: namespaces.joins_pid,
+        clone_flags: (namespaces.cloned() & !by_child).into(),
+        join_pid_namespace: namespaces.parent_joins_pid(),
         into_cgroup: host.into_cgroup,
     };
     Ok((header, plan))
@@ -169,7 +175,7 @@ pub fn process(spec: &Spec, process: &Process, host: &HostFacts) -> Result<(Spaw
     };
     plan.process.cpus = scheduling::final_cpus(process)?;
     let header =
-        SpawnHeader { clone_flags: 0, join_pid_namespace: namespaces.own_pid(), into_cgroup: host.into_cgroup };
+        SpawnHeader { clone_flags: 0, join_pid_namespace: namespaces.exec_joins_pid(), into_cgroup: host.into_cgroup };
     Ok((header, plan))
 }
 
@@ -186,12 +192,7 @@ fn check_version(version: &str) -> Result<()> {
 /// What the executor cannot do.
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let Some(linux) = spec.linux() else { return Ok(()) };
-    let present = [
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty())),
-    ];
+    let present = [("linux.intelRdt", linux.intel_rdt().is_some())];
     match present.iter().find(|(_, there)| *there) {
         Some((field, _)) => unsupported(*field, "this version cannot do it"),
         None => Ok(()),

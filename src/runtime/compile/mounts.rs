@@ -5,10 +5,11 @@ use std::path::Path;
 
 use oci_spec::runtime::{Mount, Spec};
 
-use super::namespaces::Namespaces;
+use super::mappings::id_maps;
+use super::namespaces::{Namespaces, USER};
 use super::options::{Options, parse};
-use super::{CgroupView, HostFacts, Result, V1Hierarchy, invalid, normal, unsupported, without_nul};
-use crate::runtime::plan::{MountFlags, MountPlan, MountSource, MountStep};
+use super::{CgroupView, HostFacts, Result, V1Hierarchy, invalid, normal, without_nul};
+use crate::runtime::plan::{MountFlags, MountIdMap, MountPlan, MountSource, MountStep};
 
 /// What may be mounted inside /proc although it is no procfs: files that tools give a container its own version of.
 const INSIDE_PROC: [&str; 11] = [
@@ -59,9 +60,6 @@ impl Mounts {
         if lexical == b"/" {
             return invalid(field(), "nothing can be mounted over the root");
         }
-        if [mount.uid_mappings(), mount.gid_mappings()].iter().any(|m| m.as_ref().is_some_and(|m| !m.is_empty())) {
-            return unsupported(field(), "id-mapped mounts");
-        }
         let mut options = parse(&name, mount.options().as_deref().unwrap_or_default())?;
         let kind = mount.typ().as_deref().unwrap_or("none");
         if options.bind.is_none() && kind == "bind" {
@@ -70,12 +68,19 @@ impl Mounts {
         if options.copy_up && (kind != "tmpfs" || options.bind.is_some()) {
             return invalid(field(), "tmpcopyup is for tmpfs");
         }
+        let idmap = idmap(mount, &field(), &options, namespaces)?;
+        if idmap.is_some() && options.bind.is_none() {
+            return invalid(field(), "only a bind can be id-mapped");
+        }
         if options.remount {
             self.steps.push(MountStep::Change { path: target, flags: options.flags });
             return Ok(());
         }
         if let Some(recursive) = options.bind {
-            let plan = bind(mount, &field(), host, target, &options, recursive, default)?;
+            let plan = MountPlan { idmap, ..bind(mount, &field(), host, target, &options, recursive, default)? };
+            if plan.idmap.is_some() && plan.source == MountSource::Attached {
+                return invalid(field(), "the memory that a pod shares cannot be id-mapped");
+            }
             self.steps.push(MountStep::Mount(inside_proc(plan, &lexical, &field())?));
             return Ok(());
         }
@@ -127,9 +132,16 @@ impl Mounts {
                 Ok(())
             }
             CgroupView::V2(_) | CgroupView::V1(_) => {
+                // Where a cgroup2 cannot be mounted, which is in a user namespace without a cgroup namespace, and where
+                // the host's mount has other options: then the container's own cgroup, or all, but for reading only.
+                let mut flags = options.flags;
                 let fallback = match &host.cgroup_view {
-                    CgroupView::V2(directory) if namespaces.new_cgroup => {
+                    CgroupView::V2(directory) if namespaces.new_cgroup() => {
                         Some(directory.as_os_str().as_bytes().to_vec())
+                    }
+                    CgroupView::V2(_) if namespaces.is_private(USER) => {
+                        flags.set |= libc::MOUNT_ATTR_RDONLY;
+                        Some(b"/sys/fs/cgroup".to_vec())
                     }
                     _ => None,
                 };
@@ -140,7 +152,7 @@ impl Mounts {
                     inherit_mode: false,
                     fallback,
                 };
-                let plan = MountPlan { target, source, flags: options.flags, ..MountPlan::default() };
+                let plan = MountPlan { target, source, flags, ..MountPlan::default() };
                 self.steps.push(MountStep::Mount(plan));
                 Ok(())
             }
@@ -184,6 +196,19 @@ impl Mounts {
             let flags = MountFlags { set: readonly, ..MountFlags::default() };
             self.steps.push(MountStep::Change { path: target.to_vec(), flags });
         }
+    }
+}
+
+/// How the owners of a mount's files are mapped, if they are.
+fn idmap(mount: &Mount, field: &str, options: &Options, namespaces: &Namespaces) -> Result<Option<MountIdMap>> {
+    let maps = id_maps(&format!("{field}: "), mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref())?;
+    match (options.idmap, maps) {
+        (None, None) => Ok(None),
+        (Some(_), None) if !namespaces.is_private(USER) => {
+            invalid(field, "an id-mapped mount needs uidMappings and gidMappings, or a user namespace that has some")
+        }
+        // Mappings alone say it too.
+        (recursive, maps) => Ok(Some(MountIdMap { recursive: recursive.unwrap_or(false), maps })),
     }
 }
 
@@ -245,6 +270,7 @@ fn filesystem(mount: &Mount, kind: &str, target: Vec<u8>, options: Options) -> R
         copy_up: options.copy_up,
         label: None,
         over_proc: kind == "proc",
+        idmap: None,
     })
 }
 

@@ -29,7 +29,7 @@ pub(super) fn devices<'a>(
         }
         all.push(NetDevicePlan { host_name: host_name.clone(), name: name.to_owned() });
     }
-    if !all.is_empty() && namespaces.new & NET == 0 && !namespaces.join.iter().any(|n| n.kind == NET) {
+    if !all.is_empty() && !namespaces.owns(NET) {
         return invalid("linux.netDevices", "need a network namespace in linux.namespaces; the host's is shared");
     }
     all.sort_by(|a, b| a.host_name.cmp(&b.host_name));

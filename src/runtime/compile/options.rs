@@ -1,6 +1,6 @@
 //! The table of mount options of the runtime specification.
 
-use super::{Result, unsupported};
+use super::Result;
 use crate::runtime::plan::MountFlags;
 
 /// What one option does.
@@ -21,7 +21,7 @@ enum Effect {
     },
     Remount,
     CopyUp,
-    IdMap,
+    IdMap(Reach),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("diratime", Clear(NODIRATIME, One)),
     ("dirsync", Super("dirsync")),
     ("exec", Clear(NOEXEC, One)),
-    ("idmap", IdMap),
+    ("idmap", IdMap(One)),
     ("iversion", Nothing),
     ("lazytime", Super("lazytime")),
     ("loud", Nothing),
@@ -77,7 +77,7 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("relatime", Atime(RELATIME, One)),
     ("remount", Remount),
     ("rexec", Clear(NOEXEC, All)),
-    ("ridmap", IdMap),
+    ("ridmap", IdMap(All)),
     ("rnoatime", Atime(NOATIME, All)),
     ("rnodev", Set(NODEV, All)),
     ("rnodiratime", Set(NODIRATIME, All)),
@@ -121,6 +121,8 @@ pub(super) struct Options {
     pub bind: Option<bool>,
     pub remount: bool,
     pub copy_up: bool,
+    /// Some: id-mapped, alone or with all below it.
+    pub idmap: Option<bool>,
     pub flags: MountFlags,
     /// For the file system.
     pub data: Vec<(Vec<u8>, Option<Vec<u8>>)>,
@@ -157,7 +159,7 @@ pub(super) fn parse(target: &str, options: &[String]) -> Result<Options> {
             Bind { recursive } => all.bind = Some(recursive || all.bind == Some(true)),
             Remount => all.remount = true,
             CopyUp => all.copy_up = true,
-            IdMap => return unsupported(field(), "id-mapped mounts"),
+            IdMap(reach) => all.idmap = Some(reach == All),
         }
     }
     Ok(all)
@@ -245,8 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn id_mapping_is_refused_and_empty_options_too() {
-        assert!(parse("/x", &["ridmap".into()]).is_err());
+    fn id_mapping_has_two_forms_and_empty_options_are_refused() {
+        assert_eq!(parsed(&["bind"]).idmap, None);
+        assert_eq!(parsed(&["idmap"]).idmap, Some(false));
+        assert_eq!(parsed(&["ridmap"]).idmap, Some(true));
         assert!(parse("/x", &[String::new()]).is_err());
         assert!(parse("/x", &["=x".into()]).is_err());
     }

@@ -1,6 +1,6 @@
 //! Sysctls: only those that belong to a namespace of the container.
 
-use super::namespaces::{IPC, NET, Namespaces, UTS};
+use super::namespaces::{IPC, NET, Namespaces, USER, UTS};
 use super::{Result, invalid};
 
 const IPC_NAMES: [&str; 8] = [
@@ -65,6 +65,8 @@ fn check_namespace(name: &str, path: &str, namespaces: &Namespaces) -> Result<()
         (IPC, "IPC")
     } else if path.starts_with("net/") {
         (NET, "network")
+    } else if path.starts_with("user/") {
+        (USER, "user")
     } else if path == "kernel/domainname" {
         (UTS, "UTS")
     } else if path == "kernel/hostname" {

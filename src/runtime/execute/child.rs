@@ -15,8 +15,8 @@ use super::lsm::Labels;
 use super::process::{Last, become_program, join_keyring, make_directory, set_oom_score};
 use super::status::{Reporter, Stage, answer_failure};
 use super::tree::Tree;
-use super::{Attached, Stdio3, console, devices, hide, hooks, mounts, netdev, root};
-use crate::runtime::plan::{CgroupEntry, ExecPlan, JoinNamespace, LaunchPlan, Plan};
+use super::{Attached, Stdio3, console, devices, hide, hooks, idmap, mounts, namespaces, netdev, root, stager};
+use crate::runtime::plan::{CgroupEntry, ExecPlan, LaunchPlan, Plan};
 use crate::runtime::sys::process as sys;
 
 /// Descriptors that [`settle`] puts at fixed numbers: so many above the last one that the program is to have.
@@ -199,20 +199,32 @@ fn settle(
 
 fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     let reporter = &fds.reporter;
-    let labels = Labels::open(&plan.process)?;
+    let procfs = Labels::procfs(&plan.process)?;
     enter_cgroups(&plan.cgroup)?;
-    if plan.new_cgroup_namespace {
-        sys::unshare_namespaces(libc::CLONE_NEWCGROUP as u32)
-            .at(Stage::Namespace, || "make a cgroup namespace".into())?;
-    }
-    let host_network = if plan.net_devices.is_empty() { None } else { Some(netdev::Host::open()?) };
-    join_namespaces(&plan.join)?;
-    if let Some(host) = host_network {
-        host.move_devices(&plan.net_devices, plan.new_network_namespace)?;
-    }
+    set_oom_score(plan.process.oom_score_adj, reporter)?;
+    let shm = fds.shm.as_ref().map(AsFd::as_fd);
+    let opened = match &plan.user {
+        Some(user) => stager::launch(&plan, user, shm, reporter)?,
+        None => {
+            if plan.new_cgroup_namespace {
+                sys::unshare_namespaces(libc::CLONE_NEWCGROUP as u32)
+                    .at(Stage::Namespace, || "make a cgroup namespace".into())?;
+            }
+            let host_network = netdev::Host::of(&plan.net_devices)?;
+            namespaces::join(namespaces::open_all(&plan.join)?, false)?;
+            if let Some(host) = host_network {
+                host.move_devices(&plan.net_devices, plan.new_network_namespace)?;
+            }
+            if let Some(time) = &plan.time {
+                namespaces::new_time(time)?;
+            }
+            None
+        }
+    };
+    let labels = Labels::open(&plan.process, procfs)?;
+    let groups_fixed = idmap::groups_are_fixed(idmap::own_directory()?.as_fd());
     new_session()?;
     join_keyring(plan.process.keyring.as_deref(), reporter)?;
-    set_oom_score(plan.process.oom_score_adj, reporter)?;
     if let Some(name) = &plan.hostname {
         sethostname(name).at(Stage::Hostname, || format!("set the hostname to {}", show(name)))?;
     }
@@ -222,18 +234,20 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
 
     // With the host in reach: sources are opened, while binds still are peers of the host's mounts.
     hide::write_sysctls(&plan.sysctls)?;
-    let trees = mounts::prepare(&plan.mounts, fds.shm.as_ref().map(AsFd::as_fd))?;
-    let bound = devices::prepare(&plan.devices)?;
-    let covers = if plan.masked.is_empty() { None } else { Some(hide::Covers::prepare(plan.mount_label.clone())?) };
+    let mut sources = match opened {
+        Some(sources) => sources,
+        None => stager::Sources::open(&plan, mounts::Which::All, shm, &mut idmap::Namespaces::default())?,
+    };
+    mounts::make_filesystems(&plan.mounts, &mut sources.trees)?;
     root::isolate(plan.root.host_propagation)?;
-    let tree = root::prepare(&plan.root)?;
+    let tree = root::prepare(&plan.root, sources.root)?;
     // Hooks find a file system that is whole, and the host still in reach; without any, nothing is done within reach.
     let pauses = plan.hooks.pause || !plan.hooks.create_container.is_empty();
     let mut tree = if pauses { tree } else { root::enter(tree)? };
 
     // From here on every path is the container's.
-    mounts::attach_all(&mut tree, &plan.mounts, trees)?;
-    devices::make(&tree, &plan.devices, bound)?;
+    mounts::attach_all(&mut tree, &plan.mounts, sources.trees)?;
+    devices::make(&tree, &plan.devices, sources.bound)?;
     for (path, target) in &plan.symlinks {
         mounts::symlink(&tree, path, target, Stage::Device)?;
     }
@@ -250,7 +264,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     for path in &plan.readonly {
         hide::make_readonly(&tree, path)?;
     }
-    if let Some(mut covers) = covers {
+    if let Some(mut covers) = sources.covers {
         plan.masked.iter().try_for_each(|path| covers.mask(&tree, path))?;
     }
     for (path, flags) in &plan.late_changes {
@@ -258,27 +272,34 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     }
     root::finish(&plan.root, &tree)?;
     let gate = fds.gate.as_ref().map(AsFd::as_fd);
-    let last = Last { tree, labels, gate, reporter, hooks: Some(&plan.hooks), first_closed: fds.first_closed };
+    let hooks = Some(&plan.hooks);
+    let last = Last { tree, labels, gate, reporter, hooks, groups_fixed, first_closed: fds.first_closed };
     become_program(plan.process, last)
 }
 
 fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     let reporter = &fds.reporter;
     let Some(target) = &fds.target else { return refuse(Stage::Namespace, "an exec needs a target, and got none") };
-    let labels = Labels::open(&plan.process)?;
+    let procfs = Labels::procfs(&plan.process)?;
     enter_cgroups(&plan.cgroup)?;
     set_oom_score(plan.process.oom_score_adj, reporter)?;
-    if plan.namespaces != 0 {
+    let own = idmap::own_directory()?;
+    if plan.namespaces & libc::CLONE_NEWUSER as u32 != 0 {
+        stager::exec(&plan, target.as_fd(), reporter)?;
+    } else if plan.namespaces != 0 {
         sys::setns(target.as_fd(), plan.namespaces)
             .at(Stage::Namespace, || "enter the namespaces of the container; it may have ended".into())?;
     }
+    let labels = Labels::open(&plan.process, procfs)?;
+    let groups_fixed = idmap::groups_are_fixed(own.as_fd());
+    drop(own);
     new_session()?;
     join_keyring(plan.process.keyring.as_deref(), reporter)?;
     let tree = Tree::of_process().at(Stage::Root, || "open the root of the container".into())?;
     if let Some(terminal) = plan.process.terminal {
         console::set_up(&tree, terminal, false, reporter)?;
     }
-    let last = Last { tree, labels, gate: None, reporter, hooks: None, first_closed: fds.first_closed };
+    let last = Last { tree, labels, gate: None, reporter, hooks: None, groups_fixed, first_closed: fds.first_closed };
     become_program(plan.process, last)
 }
 
@@ -288,22 +309,6 @@ fn enter_cgroups(entry: &CgroupEntry) -> Step<()> {
         let name = || format!("enter the cgroup of {}", show(path));
         let file = open(path.as_slice(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(Stage::Cgroup, name)?;
         rustix::io::write(&file, b"0").at(Stage::Cgroup, name)?;
-    }
-    Ok(())
-}
-
-/// All are opened before the first is entered: the paths of the others may be out of reach then.
-fn join_namespaces(namespaces: &[JoinNamespace]) -> Step<()> {
-    let opened = namespaces
-        .iter()
-        .map(|namespace| {
-            open(namespace.path.as_slice(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .at(Stage::Namespace, || format!("open the namespace {}", show(&namespace.path)))
-        })
-        .collect::<Step<Vec<_>>>()?;
-    for (namespace, fd) in namespaces.iter().zip(opened) {
-        sys::setns(fd.as_fd(), namespace.kind)
-            .at(Stage::Namespace, || format!("enter the namespace {}", show(&namespace.path)))?;
     }
     Ok(())
 }

@@ -17,7 +17,13 @@ pub(super) fn prepare(devices: &[DevicePlan]) -> Step<Vec<Option<OwnedFd>>> {
         .iter()
         .map(|device| {
             let Some(path) = &device.bind else { return Ok(None) };
-            clone_tree(CWD, path, false).at(Stage::Device, || format!("bind the device {}", show(path))).map(Some)
+            let name = || format!("bind the device {}", show(path));
+            let node = clone_tree(CWD, path, false).at(Stage::Device, name)?;
+            let found = statat(&node, "", AtFlags::EMPTY_PATH).at(Stage::Device, name)?;
+            if !is_device(&found, device) {
+                return refuse(Stage::Device, format!("{} of the host is not the device asked for", show(path)));
+            }
+            Ok(Some(node))
         })
         .collect()
 }
@@ -47,15 +53,20 @@ pub(super) fn make(tree: &Tree, devices: &[DevicePlan], bound: Vec<Option<OwnedF
 
 fn node(parent: &OwnedFd, file: &[u8], device: &DevicePlan) -> Step<()> {
     let name = || format!("make the device {}", show(&device.path));
-    let number = makedev(device.major, device.minor);
     let kind = FileType::from_raw_mode(device.mode);
-    let made = match mknodat(parent, file, kind, Mode::from_raw_mode(device.mode & 0o7777), number) {
+    let made = match mknodat(
+        parent,
+        file,
+        kind,
+        Mode::from_raw_mode(device.mode & 0o7777),
+        makedev(device.major, device.minor),
+    ) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(e) => return Err(e).at(Stage::Device, name),
     };
     let found = statat(parent, file, AtFlags::SYMLINK_NOFOLLOW).at(Stage::Device, name)?;
-    if FileType::from_raw_mode(found.st_mode) != kind || (kind != FileType::Fifo && found.st_rdev != number) {
+    if !is_device(&found, device) {
         return refuse(
             Stage::Device,
             format!("{} is there already and is not the device asked for", show(&device.path)),
@@ -69,6 +80,14 @@ fn node(parent: &OwnedFd, file: &[u8], device: &DevicePlan) -> Step<()> {
         chownat(parent, file, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(Stage::Device, name)?;
     }
     Ok(())
+}
+
+/// Whether a node is of the type and number that the plan has.
+fn is_device(found: &Stat, device: &DevicePlan) -> bool {
+    let kind = FileType::from_raw_mode(device.mode);
+    let numbered = kind != FileType::Fifo;
+    FileType::from_raw_mode(found.st_mode) == kind
+        && (!numbered || found.st_rdev == makedev(device.major, device.minor))
 }
 
 /// Whether this is the null device and nothing that stands in its place.

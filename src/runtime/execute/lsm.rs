@@ -27,13 +27,19 @@ struct Attribute {
 pub(super) struct Labels(Vec<Attribute>);
 
 impl Labels {
-    /// Opens what will be written. Keys that are made from here on have the label of the program.
-    pub fn open(plan: &ProcessPlan) -> Step<Self> {
-        let mut labels = Self::default();
+    /// The procfs of the host, if there is anything to write: before it is out of reach.
+    pub fn procfs(plan: &ProcessPlan) -> Step<Option<Procfs>> {
         if plan.apparmor.is_none() && plan.selinux.is_none() {
-            return Ok(labels);
+            return Ok(None);
         }
-        let procfs = Procfs::of_host().at(Stage::Security, || "find a procfs to write labels to".into())?;
+        Procfs::of_host().at(Stage::Security, || "find a procfs to write labels to".into()).map(Some)
+    }
+
+    /// Opens what will be written, by the very process that writes it. Keys that are made from here on have the label of
+    /// the program.
+    pub fn open(plan: &ProcessPlan, procfs: Option<Procfs>) -> Step<Self> {
+        let mut labels = Self::default();
+        let Some(procfs) = procfs else { return Ok(labels) };
         if let Some(profile) = &plan.apparmor {
             let field = "process.apparmorProfile";
             let file = match open(&procfs, "attr/apparmor/exec") {

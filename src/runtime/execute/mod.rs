@@ -14,14 +14,17 @@ mod devices;
 mod hide;
 mod hooks;
 mod host;
+mod idmap;
 mod lsm;
 mod mounts;
+mod namespaces;
 mod netdev;
 mod passwd;
 mod process;
 mod procfs;
 mod program;
 mod root;
+mod stager;
 mod status;
 mod tree;
 

@@ -13,6 +13,7 @@ use rustix::mount::{
 
 use super::context::{Context, Step, refuse, show};
 use super::copy::copy_tree;
+use super::idmap::Namespaces;
 use super::procfs;
 use super::status::{Notice, Stage};
 use super::tree::{Kind, Tree, kind_of};
@@ -29,47 +30,60 @@ pub(super) struct Detached {
     pub kind: Kind,
 }
 
-/// Makes the tree of every mount; `None` for the steps that are none.
-pub(super) fn prepare(steps: &[MountStep], shm: Option<BorrowedFd<'_>>) -> Step<Vec<Option<Detached>>> {
+/// Which trees are got at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// What comes from the host, with the privileges for that.
+    Host,
+}
+
+/// Gets the tree of every mount, in their order; `None` for the steps that are none, and for those left for later.
+pub(super) fn prepare(
+    steps: &[MountStep],
+    which: Which,
+    shm: Option<BorrowedFd<'_>>,
+    ids: &mut Namespaces,
+) -> Step<Vec<Option<Detached>>> {
     steps
         .iter()
         .map(|step| match step {
-            MountStep::Mount(mount) => prepare_one(mount, shm).map(Some),
+            MountStep::Mount(mount) => match open_source(mount, shm, ids)? {
+                None if which == Which::All => make_filesystem(mount),
+                tree => Ok(tree),
+            },
             MountStep::Symlink { .. } | MountStep::Change { .. } => Ok(None),
         })
         .collect()
 }
 
-fn prepare_one(mount: &MountPlan, shm: Option<BorrowedFd<'_>>) -> Step<Detached> {
-    match &mount.source {
+/// Makes the new file systems that are not there yet. They belong to the user namespace that this is done in.
+pub(super) fn make_filesystems(steps: &[MountStep], trees: &mut [Option<Detached>]) -> Step<()> {
+    for (step, tree) in steps.iter().zip(trees) {
+        if let (MountStep::Mount(mount), None) = (step, &tree) {
+            *tree = make_filesystem(mount)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_source(mount: &MountPlan, shm: Option<BorrowedFd<'_>>, ids: &mut Namespaces) -> Step<Option<Detached>> {
+    let tree = match &mount.source {
         MountSource::Attached => {
             let name = || format!("the mount passed for {}", show(&mount.target));
             let Some(tree) = shm else { return refuse(Stage::Mount, format!("{} is missing", name())) };
-            finish(tree.try_clone_to_owned().at(Stage::Mount, name)?, mount)
+            finish(tree.try_clone_to_owned().at(Stage::Mount, name)?, &mount.flags, &mount.target)?
         }
-        MountSource::Bind { path, recursive } => bind(path, *recursive, mount),
-        MountSource::Filesystem { kind, source, options, fallback, .. } => {
-            let flags = &mount.flags;
-            let all = flags.set | flags.recursive_set;
-            match new_filesystem(kind, source, options, all) {
-                Ok(fd) => {
-                    if let Some(label) = &mount.label {
-                        set_label(fd.as_fd(), label)
-                            .at(Stage::Mount, || format!("linux.mountLabel: label {}", show(&mount.target)))?;
-                    }
-                    propagate(fd.as_fd(), flags, &mount.target)?;
-                    Ok(Detached { fd, kind: Kind::Directory })
-                }
-                Err(failure) => match fallback {
-                    Some(path) if matches!(failure.errno, libc::EPERM | libc::EBUSY) => bind(path, true, mount),
-                    _ => Err(Notice {
-                        detail: format!("mount {} to {}", failure.detail, show(&mount.target)),
-                        ..failure
-                    }),
-                },
+        MountSource::Bind { path, recursive } => {
+            let tree = bind(path, *recursive, &mount.flags, &mount.target)?;
+            if let Some(idmap) = &mount.idmap {
+                ids.apply(tree.fd.as_fd(), idmap, &|| bind_name(path, &mount.target))?;
             }
+            tree
         }
-    }
+        MountSource::Filesystem { .. } => return Ok(None),
+    };
+    Ok(Some(tree))
 }
 
 /// Labels the root of a file system that is mounted nowhere yet.
@@ -78,16 +92,45 @@ fn set_label(root: BorrowedFd<'_>, label: &[u8]) -> Result<(), Errno> {
     fsetxattr(&directory, "security.selinux", label, XattrFlags::empty())
 }
 
-fn bind(path: &[u8], recursive: bool, mount: &MountPlan) -> Step<Detached> {
-    let name = || format!("bind {} to {}", show(path), show(&mount.target));
-    finish(clone_tree(CWD, path, recursive).at(Stage::Mount, name)?, mount)
+fn make_filesystem(mount: &MountPlan) -> Step<Option<Detached>> {
+    let MountSource::Filesystem { kind, source, options, fallback, .. } = &mount.source else { return Ok(None) };
+    let flags = &mount.flags;
+    let tree = match (new_filesystem(kind, source, options, flags.set | flags.recursive_set), fallback) {
+        (Ok(fd), _) => {
+            if let Some(label) = &mount.label {
+                set_label(fd.as_fd(), label)
+                    .at(Stage::Mount, || format!("linux.mountLabel: label {}", show(&mount.target)))?;
+            }
+            propagate(fd.as_fd(), flags, &mount.target)?;
+            Detached { fd, kind: Kind::Directory }
+        }
+        (Err(failure), Some(path)) if matches!(failure.errno, libc::EPERM | libc::EBUSY) => {
+            // What would have been one file system may be several now: none of them is left writable.
+            let readonly = flags.set & libc::MOUNT_ATTR_RDONLY;
+            let flags = MountFlags { recursive_set: flags.recursive_set | readonly, ..*flags };
+            bind(path, true, &flags, &mount.target)?
+        }
+        (Err(failure), _) => {
+            return Err(Notice { detail: format!("mount {} to {}", failure.detail, show(&mount.target)), ..failure });
+        }
+    };
+    Ok(Some(tree))
+}
+
+fn bind(path: &[u8], recursive: bool, flags: &MountFlags, target: &[u8]) -> Step<Detached> {
+    let tree = clone_tree(CWD, path, recursive).at(Stage::Mount, || bind_name(path, target))?;
+    finish(tree, flags, target)
+}
+
+fn bind_name(path: &[u8], target: &[u8]) -> String {
+    format!("bind {} to {}", show(path), show(target))
 }
 
 /// Flags and propagation of a tree that was there before.
-fn finish(fd: OwnedFd, mount: &MountPlan) -> Step<Detached> {
-    let kind = kind_of(fd.as_fd()).at(Stage::Mount, || format!("look at the source of {}", show(&mount.target)))?;
-    change(fd.as_fd(), &mount.flags).at(Stage::Mount, || format!("set the flags of {}", show(&mount.target)))?;
-    propagate(fd.as_fd(), &mount.flags, &mount.target)?;
+fn finish(fd: OwnedFd, flags: &MountFlags, target: &[u8]) -> Step<Detached> {
+    let kind = kind_of(fd.as_fd()).at(Stage::Mount, || format!("look at the source of {}", show(target)))?;
+    change(fd.as_fd(), flags).at(Stage::Mount, || format!("set the flags of {}", show(target)))?;
+    propagate(fd.as_fd(), flags, target)?;
     Ok(Detached { fd, kind })
 }
 

@@ -30,8 +30,13 @@ pub(super) struct Host {
 }
 
 impl Host {
+    /// Where there are devices to move.
+    pub fn of(devices: &[NetDevicePlan]) -> Step<Option<Self>> {
+        if devices.is_empty() { Ok(None) } else { Self::open().map(Some) }
+    }
+
     /// In the host's network namespace.
-    pub fn open() -> Step<Self> {
+    fn open() -> Step<Self> {
         let name = || "linux.netDevices: reach the host's network".to_owned();
         Ok(Self { socket: Socket::open(None, 0).at(Stage::Namespace, name)?, namespace: own_namespace()? })
     }

@@ -30,6 +30,8 @@ pub(super) struct Last<'a> {
     pub reporter: &'a Reporter,
     /// Of a container that may have hooks.
     pub hooks: Option<&'a HooksPlan>,
+    /// The user namespace denies setgroups(2).
+    pub groups_fixed: bool,
     /// Descriptors from here on are closed before the program runs.
     pub first_closed: u32,
 }
@@ -55,7 +57,7 @@ pub(super) fn become_program(mut plan: ProcessPlan, mut last: Last<'_>) -> Step<
     if !plan.no_new_privileges {
         load_filter(seccomp.take())?;
     }
-    change_user(&plan, last.reporter)?;
+    change_user(&plan, &last)?;
     confirm_directory(&last.tree, &plan.cwd, entered)?;
     umask(Mode::from_raw_mode(plan.umask));
     if plan.die_with_parent {
@@ -184,9 +186,9 @@ fn confirm_directory(tree: &Tree, cwd: &[u8], entered: Result<(), Errno>) -> Ste
     }
 }
 
-fn change_user(plan: &ProcessPlan, reporter: &Reporter) -> Step<()> {
+fn change_user(plan: &ProcessPlan, last: &Last<'_>) -> Step<()> {
     let user = |what: &'static str| move || what.to_owned();
-    let sets = attainable(plan.capabilities, reporter)?;
+    let sets = attainable(plan.capabilities, last.reporter)?;
     for capability in (0..64).filter(|n| plan.capabilities.bounding >> n & 1 == 0) {
         match sys::drop_bounding(capability) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
@@ -194,7 +196,7 @@ fn change_user(plan: &ProcessPlan, reporter: &Reporter) -> Step<()> {
         }
     }
     sys::keep_capabilities(true).at(Stage::Capabilities, user("keep capabilities"))?;
-    sys::set_groups(&plan.groups).at(Stage::User, user("set the supplementary groups"))?;
+    set_groups(&plan.groups, last)?;
     sys::set_gid(plan.gid).at(Stage::User, || format!("set gid {}", plan.gid))?;
     sys::set_uid(plan.uid).at(Stage::User, || format!("set uid {}", plan.uid))?;
     sys::keep_capabilities(false).at(Stage::Capabilities, user("keep capabilities"))?;
@@ -206,6 +208,19 @@ fn change_user(plan: &ProcessPlan, reporter: &Reporter) -> Step<()> {
         sys::raise_ambient(capability).at(Stage::Capabilities, || format!("raise ambient capability {capability}"))?;
     }
     Ok(())
+}
+
+/// Where a user namespace was made by a plain user, nobody in it can have other groups than that user has.
+fn set_groups(groups: &[u32], last: &Last<'_>) -> Step<()> {
+    let result = sys::set_groups(groups);
+    if last.groups_fixed && matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EPERM)) {
+        if !groups.is_empty() {
+            let detail = "the additional groups are left out, as this user namespace does not allow any".to_owned();
+            last.reporter.warning(Notice { stage: Stage::User, errno: libc::EPERM, detail });
+        }
+        return Ok(());
+    }
+    result.at(Stage::User, || "set the supplementary groups".into())
 }
 
 /// What cannot be had here is left out, with a warning, as the specification asks.

@@ -15,6 +15,7 @@ use super::mounts::{MAX_OPTION, clone_tree, complaint, set_propagation};
 use super::status::Stage;
 use super::tree::Tree;
 use crate::runtime::plan::{RootPlan, RootSource};
+use crate::runtime::sys::process as sys;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -25,11 +26,30 @@ pub(super) fn isolate(host_propagation: u32) -> Step<()> {
         .at(Stage::Root, || "keep mounts from reaching the host".into())
 }
 
-/// Mounts the root file system, at a place of the host's file systems that only this mount namespace sees covered.
-pub(super) fn prepare(plan: &RootPlan) -> Step<Tree> {
-    let root = match &plan.source {
-        RootSource::Directory(path) => directory(path)?,
+/// Opens the root file system for a process that may not be able to, and that attaches it then ([`prepare`]).
+pub(super) fn open_source(plan: &RootPlan) -> Step<OwnedFd> {
+    match &plan.source {
+        RootSource::Directory(path) => {
+            clone_tree(CWD, path, true).at(Stage::Root, || format!("root file system {}", show(path)))
+        }
         RootSource::Overlay { lowers, upper, work, volatile, options } => {
+            // In mounts of one's own: the old way to mount it shows on its upper directory.
+            sys::unshare_namespaces(libc::CLONE_NEWNS as u32).at(Stage::Root, || "make a mount namespace".into())?;
+            isolate(plan.host_propagation)?;
+            let mounted = Overlay { lowers, upper, work, volatile: *volatile, options }.mount()?;
+            clone_tree(mounted.as_fd(), b"", false).at(Stage::Root, || "detach the overlay".into())
+        }
+    }
+}
+
+/// Mounts the root file system, at a place of the host's file systems that only this mount namespace sees covered.
+/// `opened`: what [`open_source`] got.
+pub(super) fn prepare(plan: &RootPlan, opened: Option<OwnedFd>) -> Step<Tree> {
+    let root = match (&plan.source, opened) {
+        (RootSource::Directory(path), Some(tree)) => attach(tree, path)?,
+        (RootSource::Overlay { upper, .. }, Some(tree)) => attach(tree, upper)?,
+        (RootSource::Directory(path), None) => directory(path)?,
+        (RootSource::Overlay { lowers, upper, work, volatile, options }, None) => {
             Overlay { lowers, upper, work, volatile: *volatile, options }.mount()?
         }
     };
@@ -63,10 +83,18 @@ pub(super) fn finish(plan: &RootPlan, tree: &Tree) -> Step<()> {
 
 /// A directory becomes a mount by being bound over itself.
 fn directory(path: &[u8]) -> Step<OwnedFd> {
-    let name = || format!("root file system {}", show(path));
-    let tree = clone_tree(CWD, path, true).at(Stage::Root, name)?;
-    move_mount(&tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS)
-        .at(Stage::Root, name)?;
+    let tree = clone_tree(CWD, path, true).at(Stage::Root, || format!("root file system {}", show(path)))?;
+    attach(tree, path)
+}
+
+/// Attaches the root where hooks look for it; where it is out of the reach of this user, over the whole.
+fn attach(tree: OwnedFd, path: &[u8]) -> Step<OwnedFd> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    match move_mount(&tree, "", CWD, path, flags) {
+        Err(Errno::ACCESS) => move_mount(&tree, "", CWD, "/", flags),
+        other => other,
+    }
+    .at(Stage::Root, || format!("root file system {}", show(path)))?;
     Ok(tree)
 }
 

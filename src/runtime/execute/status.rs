@@ -83,6 +83,9 @@ pub enum Report {
     /// The file system is made, and the child waits before it enters it: run the hooks of the runtime's namespaces, and
     /// then [`go_on`], or kill it.
     Hooks,
+    /// The process that was spawned was a stager, and has made another child of its parent, which is what was asked for:
+    /// take this pid and pidfd in the place of its own. The stager exits at once, with 0.
+    Init { pid: i32, pidfd: OwnedFd },
     /// Everything is made; the child waits at [`Attached::gate`](super::Attached::gate).
     Ready,
     /// The child gave up; it exits with 255 at once.
@@ -94,6 +97,7 @@ pub enum Report {
 #[derive(Serialize, Deserialize)]
 enum Frame {
     Console,
+    Init,
     Warning(Notice),
     Hooks,
     Ready,
@@ -159,11 +163,23 @@ pub fn read_status(status: BorrowedFd<'_>) -> io::Result<Report> {
     });
     match postcard::from_bytes(&bytes[..received.bytes]).map_err(|_| bad("cannot be read"))? {
         Frame::Console => fd.map(Report::Console).ok_or_else(|| bad("brings no console")),
+        Frame::Init => {
+            let pidfd = fd.ok_or_else(|| bad("brings no process"))?;
+            Ok(Report::Init { pid: pid_of(pidfd.as_fd())?, pidfd })
+        }
         Frame::Warning(notice) => Ok(Report::Warning(notice)),
         Frame::Hooks => Ok(Report::Hooks),
         Frame::Ready => Ok(Report::Ready),
         Frame::Failure(notice) => Ok(Report::Failure(notice)),
     }
+}
+
+/// The process id behind a pidfd, as this process's /proc counts.
+pub(super) fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    use std::os::fd::AsRawFd;
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 /// The child's end.
@@ -191,6 +207,10 @@ impl Reporter {
 
     pub fn console(&self, master: BorrowedFd<'_>) {
         self.send(&Frame::Console, Some(master));
+    }
+
+    pub fn init(&self, pidfd: BorrowedFd<'_>) {
+        self.send(&Frame::Init, Some(pidfd));
     }
 
     pub fn warning(&self, notice: Notice) {

@@ -40,11 +40,20 @@ pub(in crate::runtime) enum Forked {
 impl Clone3<'_> {
     /// Forks. The caller has one thread.
     pub fn fork(&self) -> io::Result<Forked> {
+        self.fork_with(0, libc::SIGCHLD as u64)
+    }
+
+    /// Forks a child whose parent is that of the caller, which is sent the same signal as for the caller.
+    pub fn fork_sibling(&self) -> io::Result<Forked> {
+        self.fork_with(libc::CLONE_PARENT as u64, 0)
+    }
+
+    fn fork_with(&self, more: u64, exit_signal: u64) -> io::Result<Forked> {
         let mut pidfd: i32 = -1;
         let mut args = CloneArgs {
-            flags: self.flags | CLONE_PIDFD,
+            flags: self.flags | more | CLONE_PIDFD,
             pidfd: &raw mut pidfd as u64,
-            exit_signal: libc::SIGCHLD as u64,
+            exit_signal,
             ..CloneArgs::default()
         };
         if let Some(directory) = self.cgroup {

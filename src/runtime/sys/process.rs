@@ -146,11 +146,22 @@ const CAP_VERSION: u32 = 0x2008_0522;
 
 /// What this thread may at most have.
 pub(in crate::runtime) fn permitted_capabilities() -> io::Result<u64> {
+    capabilities().map(|[_, permitted]| permitted)
+}
+
+/// Whether this thread has a capability now.
+pub(in crate::runtime) fn is_capable(capability: u32) -> bool {
+    capabilities().is_ok_and(|[effective, _]| effective >> capability & 1 == 1)
+}
+
+/// The effective and the permitted set.
+fn capabilities() -> io::Result<[u64; 2]> {
     let mut header = CapHeader { version: CAP_VERSION, pid: 0 };
     let mut data = [CapData::default(); 2];
     // SAFETY: capget(2) of version 3 writes two `struct __user_cap_data_struct`.
     done(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    Ok([join(data[0].effective, data[1].effective), join(data[0].permitted, data[1].permitted)])
 }
 
 /// capset(2): the effective, permitted and inheritable sets.
@@ -203,6 +214,11 @@ pub(in crate::runtime) fn set_undumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0)
 }
 
+/// Its user may look into this process, and write its id maps.
+pub(in crate::runtime) fn set_dumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 1, 0)
+}
+
 /// setrlimit(2) by number.
 pub(in crate::runtime) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
@@ -214,10 +230,15 @@ pub(in crate::runtime) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io:
 
 /// The hard limit.
 pub(in crate::runtime) fn hard_limit(resource: u32) -> io::Result<u64> {
+    limits(resource).map(|(_, hard)| hard)
+}
+
+/// The soft and the hard limit.
+pub(in crate::runtime) fn limits(resource: u32) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: prlimit64(2) writes one `struct rlimit64`.
     done(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, ptr::null::<libc::rlimit64>(), &raw mut limit) })?;
-    Ok(limit.rlim_max)
+    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// `struct sched_attr` of include/uapi/linux/sched/types.h, in its second version: kernels that only know the first

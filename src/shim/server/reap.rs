@@ -42,6 +42,12 @@ impl Server {
         while let Some(status) = self.table.get(index).and_then(|slot| slot.status.as_ref()) {
             match read_status(status.as_fd()) {
                 Ok(Report::Console(console)) => self.on_console(index, console),
+                // The stager's own end is then nobody's.
+                Ok(Report::Init { pid, pidfd }) => {
+                    if let Some(slot) = self.table.get_mut(index) {
+                        (slot.pid, slot.pidfd) = (pid, Some(pidfd));
+                    }
+                }
                 Ok(Report::Warning(notice)) => self.warn(index, &notice),
                 // Only a created container says so, and that is the command line's way, not a pod's.
                 Ok(Report::Ready) => {}
