@@ -90,7 +90,7 @@ fn each_gets_the_state() {
     bundle.ok(&["kill", &bundle.id, "KILL"]);
     bundle.wait_for("stopped");
     bundle.ok(&["delete", &bundle.id]);
-    let statuses = ["creating", "creating", "creating", "created", "running", "stopped"];
+    let statuses = ["created", "created", "created", "created", "running", "stopped"];
     for (kind, status) in KINDS.into_iter().zip(statuses) {
         let text = fs::read(log.with_file_name(kind)).unwrap();
         let state: Value = serde_json::from_slice(&text).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::container::Container;
+use super::container::{Container, Phase};
 use super::error::{NodeError, Result};
 use super::index::Node;
 use super::launch;
@@ -95,6 +95,11 @@ impl Node {
         let (spec, environment) = self.build_spec(pod, &container.record, &container.config)?;
         let cgroup = container.live().cgroup.clone().ok_or_else(|| failed(&"its cgroup is gone"))?;
         let (facts, entry) = self.facts(pod, container, &cgroup)?;
+        let running = match container.live().phase {
+            Phase::Running { pid, .. } => Some(pid),
+            _ => None,
+        };
+        let facts = HostFacts { running, ..facts };
         let mut process = spec.process().clone().ok_or_else(|| failed(&"its specification has no process"))?;
         process.set_args(Some(command)).set_terminal(Some(tty));
         let (mut header, mut plan) = compile::process(&spec, &process, &facts).map_err(|cause| failed(&cause))?;
@@ -145,6 +150,7 @@ impl Node {
             pod_namespaces: pod_namespaces(pod),
             attached_shm: self.shim_memory(pod),
             keyring: Some(format!("_ses.{}", container.id())),
+            id: container.id().to_string(),
             seccomp: filter,
             ..HostFacts::default()
         };

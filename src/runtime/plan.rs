@@ -402,6 +402,19 @@ pub struct SeccompPlan {
     pub program: Vec<u8>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
+    /// Some of its calls wait for the word of an agent.
+    pub listener: Option<ListenerPlan>,
+}
+
+/// An agent that decides on system calls: it gets the filter's listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerPlan {
+    /// Its Unix socket, as the runtime sees it.
+    pub path: PathBytes,
+    /// What the profile wants it to be told.
+    pub metadata: String,
+    /// `ContainerProcessState` as JSON, in pieces: between every two comes the process id as the runtime sees it.
+    pub message: Vec<Vec<u8>>,
 }
 
 /// Size in characters; zero: the kernel's.

@@ -210,6 +210,7 @@ impl Running {
                 Report::Failure(notice) => return (warnings, Some(notice)),
                 Report::End => return (warnings, None),
                 Report::Hooks => go_on(self.spawned.status.as_fd()).unwrap(),
+                Report::Listener(_) => panic!("no profile here has a listener"),
                 Report::Ready | Report::Console(_) => {}
                 Report::Init { .. } => panic!("none of these has a user namespace"),
             }

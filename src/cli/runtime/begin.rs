@@ -18,7 +18,7 @@ use crate::runtime::cgroup::{
 };
 use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
 use crate::runtime::embedded::SmallProgram;
-use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, read_status, spawn};
+use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, hand_over, read_status, spawn};
 use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
 use crate::runtime::security::SecurityModules;
 
@@ -327,6 +327,9 @@ fn follow(spawned: &mut Spawned, attend: &Attendance<'_>) -> Result<Option<Owned
                     hooks.before_entering(spawned.pid)?;
                 }
                 go_on(spawned.status.as_fd()).context("let the container's init go on")?;
+            }
+            Report::Listener(listener) => {
+                hand_over(listener, spawned.pid, spawned.pidfd.as_fd(), spawned.status.as_fd())?;
             }
             Report::Ready | Report::End => return Ok(console),
         }

@@ -11,7 +11,7 @@ use oci_spec::runtime::Process;
 use super::record::{Root, Status, write_whole};
 use super::{Result, begin, foreground};
 use crate::runtime::cgroup::{CgroupPath, Host};
-use crate::runtime::compile;
+use crate::runtime::compile::{self, HostFacts};
 use crate::runtime::execute::{Attached, run_on};
 use crate::runtime::plan::Plan;
 
@@ -75,6 +75,7 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
     let path = record.cgroup.as_deref().context("the container has no cgroup")?;
     let cgroup = Host::detect()?.open(&CgroupPath::new(path)?)?;
     let (facts, entry) = begin::facts(&cgroup, record.keyring.clone(), record.bundle.clone())?;
+    let facts = HostFacts { id: record.id.clone(), running: Some(record.pid), ..facts };
     let (header, plan) = compile::process(&record.spec, &process, &facts)?;
     let fds =
         Attached { cgroup_dir: entry.as_ref().map(AsFd::as_fd), target: Some(target.as_fd()), ..Attached::default() };

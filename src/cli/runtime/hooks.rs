@@ -24,10 +24,11 @@ impl Hooks {
         Ok(Self { hooks: RuntimeHooks::of(spec)?, state, bundle: bundle.to_owned() })
     }
 
-    /// When the file system is made and not yet entered. `pid` is that of the container's init, as seen here.
+    /// When the file system is made and not yet entered. `pid` is that of the container's init, as seen here. The status
+    /// is that of what comes after step 2 of the specification's lifecycle.
     pub fn before_entering(&self, pid: i32) -> Result<()> {
-        self.run("prestart", &self.hooks.prestart, "creating", Some(pid))?;
-        self.run("createRuntime", &self.hooks.create_runtime, "creating", Some(pid))
+        self.run("prestart", &self.hooks.prestart, "created", Some(pid))?;
+        self.run("createRuntime", &self.hooks.create_runtime, "created", Some(pid))
     }
 
     pub fn poststart(&self, pid: i32) -> Result<()> {

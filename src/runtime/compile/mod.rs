@@ -14,6 +14,7 @@ mod netdev;
 mod options;
 mod process;
 mod scheduling;
+mod seccomp;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,8 @@ pub struct HostFacts {
     pub keyring: Option<String>,
     /// The container's id, as its hooks and its seccomp agent are told it.
     pub id: String,
+    /// For an exec: the process id of the container's init, as the runtime sees it.
+    pub running: Option<i32>,
     /// What relative sources of mounts are relative to.
     pub bundle: PathBuf,
     /// A source of a bind that stands for the tree which is passed to the executor

@@ -4,9 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process, Spec};
 
-use super::{HostFacts, Result, absolute, invalid, scheduling, unsupported, without_nul};
-use crate::runtime::plan::{CapabilitySets, ProcessPlan, Rlimit, SeccompPlan, TerminalPlan};
-use crate::runtime::seccomp;
+use super::{HostFacts, Result, absolute, invalid, scheduling, seccomp, unsupported, without_nul};
+use crate::runtime::plan::{CapabilitySets, ProcessPlan, Rlimit, TerminalPlan};
 
 /// Unless the specification says otherwise, as runc and crun have it.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -96,20 +95,10 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         personality: scheduling::personality(spec)?,
         memory_policy: scheduling::memory_policy(spec)?,
         cpus: Vec::new(),
-        seccomp: filter(spec, host)?,
+        seccomp: seccomp::filter(spec, host)?,
         terminal: terminal(process)?,
         die_with_parent: false,
     })
-}
-
-/// What the caller has compiled before, or what the specification says.
-fn filter(spec: &Spec, host: &HostFacts) -> Result<Option<SeccompPlan>> {
-    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    match (&host.seccomp, profile) {
-        (Some(filter), _) => Ok(Some(filter.clone())),
-        (None, Some(profile)) => Ok(Some(seccomp::compile(profile)?)),
-        (None, None) => Ok(None),
-    }
 }
 
 /// The profile to enter. "unconfined" is what a process is anyway where there is no AppArmor.

@@ -55,10 +55,10 @@ pub fn run_all_hooks(kind: &str, hooks: &[HookPlan], state: &[u8], settings: Hoo
 
 /// The file system is made: the parent's hooks, and then those that see the host's files in the container's namespaces.
 pub(super) fn before_entering(plan: &HooksPlan, reporter: &Reporter) -> Step<()> {
-    if plan.pause && !reporter.pause().at(Stage::Hook, || "wait for the hooks of the runtime".into())? {
+    if plan.pause && !reporter.hooks().at(Stage::Hook, || "wait for the hooks of the runtime".into())? {
         return refuse(Stage::Hook, "the runtime has gone while its hooks ran");
     }
-    let state = hook_state(&plan.state, "creating", Some(std::process::id() as i32));
+    let state = hook_state(&plan.state, "created", Some(std::process::id() as i32));
     let before = umask(Mode::from_raw_mode(0o022));
     let settings = HookSettings { directory: Some(b"/"), ..HookSettings::default() };
     let done = run_hooks("createContainer", &plan.create_container, &state, settings);
@@ -172,7 +172,7 @@ fn arrange(laid: &Laid<'_>, output: BorrowedFd<'_>, errors: BorrowedFd<'_>) -> s
     std::mem::forget(streams);
     sys::close_from(3)?;
     match laid.settings.filter {
-        Some(filter) => sys::load_seccomp(&filter.program, filter.flags),
+        Some(filter) => sys::load_seccomp(&filter.program, filter.flags).map(drop),
         None => Ok(()),
     }
 }

@@ -15,6 +15,7 @@ mod hide;
 mod hooks;
 mod host;
 mod idmap;
+mod listener;
 mod lsm;
 mod mounts;
 mod namespaces;
@@ -40,7 +41,8 @@ use super::sys::process::setns;
 pub use child::{INIT, init};
 pub use hooks::{HookSettings, hook_state, run_all_hooks, run_hooks};
 pub use host::spawn_host_program;
-pub use status::{Notice, Report, Stage, go_on, read_answer, read_status};
+pub use listener::hand_over;
+pub use status::{Listener, Notice, Report, Stage, go_on, read_answer, read_status};
 
 /// The standard streams that the new process gets. With a terminal they are not used.
 #[derive(Clone, Copy, Debug)]

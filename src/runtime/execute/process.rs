@@ -12,6 +12,7 @@ use rustix::termios::isatty;
 use super::context::{Context, Step, refuse, show};
 use super::devices::is_null;
 use super::hooks;
+use super::listener;
 use super::lsm::Labels;
 use super::passwd::home_of;
 use super::program::{Program, c_string};
@@ -55,7 +56,7 @@ pub(super) fn become_program(mut plan: ProcessPlan, mut last: Last<'_>) -> Step<
     // that it need not allow what is done from here on.
     let mut seccomp = plan.seccomp.take();
     if !plan.no_new_privileges {
-        load_filter(seccomp.take())?;
+        load_filter(seccomp.take(), last.reporter)?;
     }
     change_user(&plan, &last)?;
     confirm_directory(&last.tree, &plan.cwd, entered)?;
@@ -63,6 +64,10 @@ pub(super) fn become_program(mut plan: ProcessPlan, mut last: Last<'_>) -> Step<
     if plan.die_with_parent {
         // Only now: a change of credentials takes it back.
         sys::set_parent_death_signal().at(Stage::User, || "ask to be killed with the parent".into())?;
+    }
+    if seccomp.as_ref().is_some_and(|seccomp| seccomp.listener.is_some()) {
+        // While whoever makes the container still is there to take the listener from here.
+        load_filter(seccomp.take(), last.reporter)?;
     }
     wait_at_gate(&program, &last)?;
     if let Some(hooks) = last.hooks {
@@ -72,7 +77,7 @@ pub(super) fn become_program(mut plan: ProcessPlan, mut last: Last<'_>) -> Step<
     // Closed with all others, so it must not be closed by its owner.
     std::mem::forget(last.tree);
     sys::close_from(last.first_closed).at(Stage::Execute, || "close what the program must not have".into())?;
-    load_filter(seccomp)?;
+    load_filter(seccomp, last.reporter)?;
     Err(program.execute())
 }
 
@@ -157,9 +162,13 @@ fn set_scheduling(plan: &ProcessPlan) -> Step<()> {
     Ok(())
 }
 
-fn load_filter(seccomp: Option<SeccompPlan>) -> Step<()> {
+fn load_filter(seccomp: Option<SeccompPlan>, reporter: &Reporter) -> Step<()> {
     let Some(seccomp) = seccomp else { return Ok(()) };
-    sys::load_seccomp(&seccomp.program, seccomp.flags).at(Stage::Seccomp, || "load the seccomp filter".into())
+    let load = || sys::load_seccomp(&seccomp.program, seccomp.flags);
+    match &seccomp.listener {
+        Some(plan) => listener::load(plan, reporter, load),
+        None => load().map(drop).at(Stage::Seccomp, || "load the seccomp filter".into()),
+    }
 }
 
 /// The user may not be allowed where root is, or only the user may (a network file system): so it is tried before and

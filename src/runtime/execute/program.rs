@@ -71,8 +71,10 @@ impl Program {
     pub fn check(&self) -> Step<()> {
         let mut denied = None;
         for path in &self.candidates {
-            match accessat(CWD, path.as_c_str(), Access::EXEC_OK, AtFlags::EACCESS) {
+            match executable(path) {
                 Ok(()) if is_file(path) => return Ok(()),
+                // A filter that is in force already hides it; the attempt itself will tell.
+                Err(Errno::PERM | Errno::NOSYS) => return Ok(()),
                 Ok(()) | Err(Errno::ACCESS) => denied = Some(Errno::ACCESS),
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(errno) => return Err(self.failed(Some(path), errno)),
@@ -93,6 +95,14 @@ impl Program {
             (Some(path), errno) => (errno.raw_os_error(), format!("exec {}", path.to_string_lossy())),
         };
         Notice { stage: Stage::Execute, errno, detail }
+    }
+}
+
+/// Filters older than faccessat2 refuse that; the old call asks for the real ids, which are the effective ones here.
+fn executable(path: &CStr) -> Result<(), Errno> {
+    match accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::PERM | Errno::NOSYS) => accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()),
+        other => other,
     }
 }
 

@@ -86,6 +86,8 @@ pub enum Report {
     /// The process that was spawned was a stager, and has made another child of its parent, which is what was asked for:
     /// take this pid and pidfd in the place of its own. The stager exits at once, with 0.
     Init { pid: i32, pidfd: OwnedFd },
+    /// A filter with a listener is in force, and the child waits: [`hand_over`](super::hand_over) it, or kill the child.
+    Listener(Listener),
     /// Everything is made; the child waits at [`Attached::gate`](super::Attached::gate).
     Ready,
     /// The child gave up; it exits with 255 at once.
@@ -94,12 +96,22 @@ pub enum Report {
     End,
 }
 
+/// Where a child has the listener of its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The numbers of two of the child's descriptors: the listener, and a file with the
+    /// [`ListenerPlan`](crate::runtime::plan::ListenerPlan).
+    pub(super) descriptor: i32,
+    pub(super) plan: i32,
+}
+
 #[derive(Serialize, Deserialize)]
 enum Frame {
     Console,
     Init,
     Warning(Notice),
     Hooks,
+    Listener(Listener),
     Ready,
     Failure(Notice),
 }
@@ -130,7 +142,7 @@ pub(super) fn answer_failure(answer: BorrowedFd<'_>, notice: Notice) {
     }
 }
 
-/// Lets a child go on that reported [`Report::Hooks`].
+/// Lets a child go on that waits.
 pub fn go_on(status: BorrowedFd<'_>) -> io::Result<()> {
     rustix::net::send(status, b"go", SendFlags::NOSIGNAL)?;
     Ok(())
@@ -169,6 +181,7 @@ pub fn read_status(status: BorrowedFd<'_>) -> io::Result<Report> {
         }
         Frame::Warning(notice) => Ok(Report::Warning(notice)),
         Frame::Hooks => Ok(Report::Hooks),
+        Frame::Listener(listener) => Ok(Report::Listener(listener)),
         Frame::Ready => Ok(Report::Ready),
         Frame::Failure(notice) => Ok(Report::Failure(notice)),
     }
@@ -218,8 +231,19 @@ impl Reporter {
     }
 
     /// Lets the parent run its hooks. False: the parent is gone.
-    pub fn pause(&self) -> Result<bool, Errno> {
+    pub fn hooks(&self) -> Result<bool, Errno> {
         self.send(&Frame::Hooks, None);
+        self.wait()
+    }
+
+    /// Lets the parent take the listener. False: it is gone.
+    pub fn listener(&self, listener: Listener) -> Result<bool, Errno> {
+        self.send(&Frame::Listener(listener), None);
+        self.wait()
+    }
+
+    /// Until the parent says [`go_on`], or is gone.
+    fn wait(&self) -> Result<bool, Errno> {
         let mut word = [0u8; 2];
         loop {
             match rustix::io::read(&self.socket, &mut word) {

@@ -12,6 +12,7 @@ const KILL_THREAD: u32 = 0;
 const TRAP: u32 = 0x0003_0000;
 const ERRNO: u32 = 0x0005_0000;
 const TRACE: u32 = 0x7ff0_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 const LOG: u32 = 0x7ffc_0000;
 pub(super) const ALLOW: u32 = 0x7fff_0000;
 
@@ -310,8 +311,6 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
         }
         LinuxSeccompAction::ScmpActLog => LOG,
         LinuxSeccompAction::ScmpActAllow => ALLOW,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(SeccompError::Unsupported("the action SCMP_ACT_NOTIFY".into()));
-        }
+        LinuxSeccompAction::ScmpActNotify => NOTIFY,
     })
 }

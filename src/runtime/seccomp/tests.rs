@@ -134,12 +134,14 @@ fn every_action_has_its_value() {
         ("SCMP_ACT_ERRNO", Some(38), ENOSYS),
         ("SCMP_ACT_TRACE", Some(7), 0x7ff0_0007),
         ("SCMP_ACT_LOG", None, 0x7ffc_0000),
+        ("SCMP_ACT_NOTIFY", None, 0x7fc0_0000),
     ] {
         let mut rule = json!({ "names": ["read"], "action": action });
         if let Some(errno) = errno {
             rule["errnoRet"] = json!(errno);
         }
-        let program = compiled(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] }));
+        let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x", "syscalls": [rule] });
+        let program = compiled(profile);
         assert_eq!(run(&program, X86_64, 0, [0; 6]), expected, "{action}");
         assert_eq!(run(&program, X86_64, 1, [0; 6]), ALLOW);
     }
@@ -153,9 +155,10 @@ fn what_cannot_be_done_is_an_error() {
         compile(&self::profile(profile)).unwrap_err().to_string()
     };
     assert!(with("defaultAction", json!("SCMP_ACT_NOTIFY")).contains("NOTIFY"));
-    assert!(with("listenerPath", json!("/x")).contains("listenerPath"));
+    let notify = json!([{ "names": ["read"], "action": "SCMP_ACT_NOTIFY" }]);
+    assert!(with("syscalls", notify).contains("listenerPath"));
+    assert!(with("listenerMetadata", json!("x")).contains("listenerPath"));
     assert!(with("defaultErrnoRet", json!(4096)).contains("4096"));
-    assert!(with("flags", json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])).contains("flag"));
     let args = json!([{ "index": 6, "value": 1, "op": "SCMP_CMP_EQ" }]);
     let rule = json!([{ "names": ["read"], "action": "SCMP_ACT_ALLOW", "args": args }]);
     assert!(with("syscalls", rule).contains("argument 6"));
@@ -175,6 +178,12 @@ fn flags_are_those_listed_or_the_usual_one() {
     assert_eq!(of(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [] })), 0);
     let flags = json!(["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"]);
     assert_eq!(of(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags })), 3);
+    let rules = json!([{ "names": ["read"], "action": "SCMP_ACT_NOTIFY" }]);
+    let all = ["TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"].map(|f| format!("SECCOMP_FILTER_FLAG_{f}"));
+    // A listener, and a way for TSYNC to fail beside it.
+    let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": all, "syscalls": rules, "listenerPath": "/x" });
+    assert_eq!(of(profile), 63);
+    assert_eq!(of(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": all })), 7);
 }
 
 #[test]

@@ -72,16 +72,32 @@ pub(in crate::runtime) fn own(number: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// close_range(2): every descriptor from `first` on.
+/// [`close_range`] of every descriptor from `first` on.
 pub(in crate::runtime) fn close_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX)
 }
 
-/// close_range(2): every descriptor from `first` to `last`.
+/// close_range(2): every descriptor from `first` to `last`. Where a filter that is in force refuses that (one older than
+/// the call), those that this program may have open are closed one by one.
 pub(in crate::runtime) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    /// More than the executor ever has open at once.
+    const MOST: u32 = 256;
     // SAFETY: close_range(2) takes integers. What owned these descriptors is never used again: this process executes
     // its program or exits next, or has just been forked and keeps none of them.
-    done(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+    let error = match done(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => e,
+        other => return other,
+    };
+    for number in first..=last.min(first + MOST) {
+        // SAFETY: close(2) takes an integer; the rest is as above.
+        if unsafe { libc::close(number as i32) } == -1 {
+            let closed = io::Error::last_os_error();
+            if closed.raw_os_error() != Some(libc::EBADF) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// close_range(2): every descriptor from `first` on is closed by execve(2).
@@ -302,8 +318,10 @@ pub(in crate::runtime) fn set_personality(value: u64) -> io::Result<()> {
     done(unsafe { libc::syscall(libc::SYS_personality, value) })
 }
 
-/// seccomp(2): adds a filter, `struct sock_filter` after `struct sock_filter`.
-pub(in crate::runtime) fn load_seccomp(program: &[u8], flags: u32) -> io::Result<()> {
+/// seccomp(2): adds a filter, `struct sock_filter` after `struct sock_filter`. Returns its listener, if the flags ask for
+/// one.
+pub(in crate::runtime) fn load_seccomp(program: &[u8], flags: u32) -> io::Result<Option<OwnedFd>> {
+    const NEW_LISTENER: u32 = 8;
     const SET_MODE_FILTER: u32 = 1;
     /// `struct sock_filter`: code, jt, jf, k.
     const INSTRUCTION: usize = 8;
@@ -318,7 +336,10 @@ pub(in crate::runtime) fn load_seccomp(program: &[u8], flags: u32) -> io::Result
         program.chunks_exact(INSTRUCTION).map(|c| u64::from_ne_bytes(std::array::from_fn(|i| c[i]))).collect();
     let program = Program { length, filter: filter.as_ptr() };
     // SAFETY: seccomp(2) reads `length` instructions at `filter`, which lives through the call.
-    done(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) })
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) };
+    done(result)?;
+    // SAFETY: with this flag the result is a descriptor that the kernel has just made for us, close-on-exec.
+    Ok((flags & NEW_LISTENER != 0).then(|| unsafe { OwnedFd::from_raw_fd(result as i32) }))
 }
 
 /// A list of C strings with the null pointer at its end, as execve(2) takes them.

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::{WaitOptions, WaitStatus};
 
 use super::{Server, TURN, Token, now};
-use crate::runtime::execute::{Notice, Report, Stage, read_status};
+use crate::runtime::execute::{Listener, Notice, Report, Stage, hand_over, read_status};
 use crate::shim::log::{Stream, StreamName};
 use crate::shim::protocol::{EXIT_SUFFIX, Event, ExitRecord, ExitStatus, Io, MAX_ID, ProcessState, ToAgent};
 use crate::shim::sys;
@@ -56,6 +56,7 @@ impl Server {
                     let detail = "hooks are not run for the containers of a pod".to_owned();
                     self.on_failure(index, Notice { stage: Stage::Hook, errno: 0, detail });
                 }
+                Ok(Report::Listener(listener)) => self.on_seccomp(index, listener),
                 Ok(Report::Failure(notice)) => self.on_failure(index, notice),
                 Ok(Report::End) => self.on_started(index),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -67,6 +68,17 @@ impl Server {
                     );
                 }
             }
+        }
+    }
+
+    /// The agent of the container's seccomp profile gets the listener. What cannot be handed over fails the start: the
+    /// child ends when nobody answers.
+    #[inline(never)]
+    fn on_seccomp(&mut self, index: usize, listener: Listener) {
+        let Some(slot) = self.table.get(index) else { return };
+        let (Some(pidfd), Some(status)) = (&slot.pidfd, &slot.status) else { return };
+        if let Err(notice) = hand_over(listener, slot.pid, pidfd.as_fd(), status.as_fd()) {
+            self.on_failure(index, notice);
         }
     }
 
