@@ -132,17 +132,17 @@ pub fn container(input: &Input<'_>) -> Result<Spec, SpecError> {
     } else {
         linux = linux.masked_paths(Vec::<String>::new()).readonly_paths(Vec::<String>::new());
     }
-    let annotations = input.config.annotations.clone().into_iter().collect::<std::collections::HashMap<_, _>>();
     let mut spec = SpecBuilder::default()
         .version("1.3.0")
         .root(RootBuilder::default().path("rootfs").readonly(security.readonly_rootfs).build()?)
         .process(process)
         .mounts(mounts::all(input)?)
-        .annotations(annotations)
         .linux(linux.build()?)
         .build()?;
     // The pod has its name already; the builder's default would be another one.
     spec.set_hostname(None).set_domainname(None);
+    // Whoever makes a pod writes its annotations, and runtimes obey some of them (org.systemd.property.*, run.oci.*).
+    spec.set_annotations(None);
     Ok(spec)
 }
 

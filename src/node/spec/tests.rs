@@ -270,3 +270,11 @@ fn stop_signals_have_names_and_numbers() {
     let config = ContainerConfig { stop_signal: Some(10), ..ContainerConfig::default() };
     assert_eq!(stop_signal(&config, "SIGQUIT").unwrap(), 10);
 }
+
+/// CVE-2024-3154 and CVE-2023-6476: runtimes take orders from annotations, and anybody who may make a pod writes them.
+#[test]
+fn annotations_of_pods_do_not_reach_a_runtime() {
+    let mut case = Case::new();
+    case.config.annotations = [("org.systemd.property.ExecStartPre".into(), "['/bin/sh']".into())].into();
+    assert_eq!(*case.with(container).unwrap().annotations(), None);
+}
