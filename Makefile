@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help prepare build test test-v2 engines lint demo bench docs clean
+.PHONY: help prepare build test test-v2 engines lint fuzz demo bench docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +26,9 @@ lint:  ## what a change must pass: formatting, clippy, licences and sources of t
 	$(CARGO) fmt --check
 	$(CARGO) clippy --tests -- -D warnings
 	e2e/deny.sh
+
+fuzz:  ## each fuzzer for a minute, or for SECONDS (nightly Rust, cargo-fuzz, Debian's libseccomp-dev)
+	fuzz/run.sh $(SECONDS)
 
 demo:  ## a pod on this machine in one screen: build, registry, pod, kill -9 of the agent, clean-up (root)
 	e2e/demo.sh
