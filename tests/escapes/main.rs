@@ -14,6 +14,7 @@ mod support;
 
 mod daemon;
 mod descriptors;
+mod hooks;
 mod images;
 mod leaky;
 mod links;

@@ -189,3 +189,16 @@ fn cve_2023_25153_a_users_file_that_never_ends() {
     bundle.process()["user"]["uid"] = json!(77);
     assert_eq!(bundle.output(), "/\n");
 }
+
+#[test]
+fn cve_2021_21334_the_environment_is_the_containers_own() {
+    let Some(mut bundle) = Bundle::new("environment", "export") else { return };
+    bundle.environment = vec![("SECRET_OF_THE_CALLER".to_owned(), "1".to_owned())];
+    bundle.script("export; tr '\\0' '\\n' < /proc/self/environ; exec cat /proc/1/environ");
+    let output = bundle.output();
+    assert!(!output.contains("SECRET_OF_THE_CALLER") && !output.contains("CARGO"), "{output}");
+    bundle.script("exec sleep 1000");
+    bundle.run_detached();
+    let output = bundle.exec(&["sh", "-c", "export; cat /proc/1/environ"]).output();
+    assert!(!output.contains("SECRET_OF_THE_CALLER") && !output.contains("CARGO"), "{output}");
+}

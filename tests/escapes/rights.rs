@@ -70,3 +70,26 @@ fn go_2022_0396_devices_are_a_list_of_what_is_allowed() {
         }
     }
 }
+
+#[test]
+fn cve_2023_25809_the_hosts_cgroups_are_not_written_to() {
+    for own_namespace in [true, false] {
+        let script = "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/escaped 2>/dev/null && echo $d; \
+            (echo 1 > $d/notify_on_release) 2>/dev/null && echo $d; (echo /x > $d/release_agent) 2>/dev/null && echo $d; \
+            done; ls /sys/fs/cgroup | head -1; exit 0";
+        let Some(mut bundle) = Bundle::new("cgroup-mount", script) else { return };
+        bundle.capabilities(&["CAP_DAC_OVERRIDE", "CAP_CHOWN"]);
+        let options = ["ro", "nosuid", "noexec", "nodev"];
+        bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &options);
+        if !own_namespace {
+            bundle.no_namespace("cgroup");
+        }
+        let output = bundle.output();
+        // Something is there, and nothing of it could be written to.
+        assert_eq!(output.lines().count(), 1, "{output}");
+        // What is seen is the container's own, not the host's tree.
+        bundle.script("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null; exit 0");
+        let processes = bundle.output();
+        assert!(processes.lines().all(|pid| pid.parse::<u32>().unwrap() < 10), "{processes}");
+    }
+}
