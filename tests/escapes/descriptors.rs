@@ -109,3 +109,28 @@ fn cve_2026_88265_the_null_device_of_the_host_is_left_behind() {
     let now = fs::metadata("/dev/null").unwrap();
     assert_eq!((now.uid(), now.gid(), now.mode()), (host.uid(), host.gid(), host.mode()));
 }
+
+#[test]
+fn cve_2016_9962_a_process_on_its_way_into_a_container() {
+    // The container may trace, and looks at every process that appears in its PID namespace: whether it has something of
+    // the host open, or is still in the host's file system, where the mark is.
+    let watch = "mkdir -p /seen; while true; do for p in /proc/[0-9]*; do \
+        test -e $p/root/host-mark && echo root > /seen/root; \
+        done; done";
+    let Some(mut bundle) = Bundle::new("ptrace", watch) else { return };
+    let canary = Canary::new(&bundle);
+    bundle.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"]);
+    let mark = canary.path().join("mine").display().to_string();
+    bundle.script(&watch.replace("/host-mark", &mark));
+    bundle.run_detached();
+    let begin = std::time::Instant::now();
+    let mut rounds = 0;
+    while rounds < 200 && begin.elapsed().as_secs() < 4 {
+        let called = finish(leaky(&bundle.command(&["exec", &bundle.id, "true"]), canary.path()));
+        assert!(called.status.success(), "{called:#?}");
+        rounds += 1;
+    }
+    let seen: Vec<_> = fs::read_dir(bundle.rootfs().join("seen")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(seen.is_empty(), "in {rounds} rounds: {seen:?}");
+    assert!(rounds > 10);
+}

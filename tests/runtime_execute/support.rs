@@ -179,6 +179,8 @@ impl Bundle {
 /// A process that was spawned, with the ends of its pipes.
 pub struct Running {
     pub spawned: Spawned,
+    /// Whom to reap.
+    pid: std::cell::Cell<i32>,
     stdout: OwnedFd,
     stderr: OwnedFd,
     /// Closed by [`Running::finish`].
@@ -197,7 +199,8 @@ pub fn start(header: &SpawnHeader, plan: &Plan, fds: Attached<'_>) -> Running {
     let io = Stdio3 { stdin: in_read.as_fd(), stdout: out_write.as_fd(), stderr: err_write.as_fd() };
     let memfd = memfd(plan);
     let spawned = spawn(header, memfd.as_fd(), io, fds).unwrap();
-    Running { spawned, stdout: out_read, stderr: err_read, stdin: Some(in_write) }
+    let pid = std::cell::Cell::new(spawned.pid);
+    Running { spawned, pid, stdout: out_read, stderr: err_read, stdin: Some(in_write) }
 }
 
 impl Running {
@@ -212,7 +215,8 @@ impl Running {
                 Report::Hooks => go_on(self.spawned.status.as_fd()).unwrap(),
                 Report::Listener(_) => panic!("no profile here has a listener"),
                 Report::Ready | Report::Console(_) => {}
-                Report::Init { .. } => panic!("none of these has a user namespace"),
+                // An exec's first process was to get it there.
+                Report::Init { pid, .. } => drop(reap(self.pid.replace(pid))),
             }
         }
     }
@@ -226,7 +230,7 @@ impl Running {
             String::from_utf8_lossy(&text).into_owned()
         };
         let (stdout, stderr) = (read(self.stdout), read(self.stderr));
-        let status = reap(self.spawned.pid);
+        let status = reap(self.pid.get());
         Outcome { failure, warnings, status, stdout, stderr }
     }
 

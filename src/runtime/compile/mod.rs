@@ -177,8 +177,7 @@ pub fn process(spec: &Spec, process: &Process, host: &HostFacts) -> Result<(Spaw
         process: process::process(spec, Some(process), host)?,
     };
     plan.process.cpus = scheduling::final_cpus(process)?;
-    let header =
-        SpawnHeader { clone_flags: 0, join_pid_namespace: namespaces.exec_joins_pid(), into_cgroup: host.into_cgroup };
+    let header = SpawnHeader { clone_flags: 0, join_pid_namespace: false, into_cgroup: host.into_cgroup };
     Ok((header, plan))
 }
 

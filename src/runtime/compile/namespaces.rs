@@ -110,11 +110,6 @@ impl Namespaces {
         self.user.is_none() && self.joined & PID != 0
     }
 
-    /// What an exec has its parent enter.
-    pub fn exec_joins_pid(&self) -> bool {
-        self.user.is_none() && self.owns(PID)
-    }
-
     /// Whether the container has a namespace of this kind that is not the host's.
     pub fn is_private(&self, kind: u32) -> bool {
         (self.new | self.joined & !self.hosts | self.inherited) & kind != 0
@@ -127,8 +122,7 @@ impl Namespaces {
 
     /// Those of the container's init that an exec enters through its pidfd.
     pub fn entered_by_exec(&self) -> u32 {
-        let by_parent = if self.exec_joins_pid() { PID } else { 0 };
-        (self.new | self.joined) & !by_parent
+        self.new | self.joined
     }
 
     /// A host name or domain name.

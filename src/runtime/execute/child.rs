@@ -284,15 +284,22 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     enter_cgroups(&plan.cgroup)?;
     set_oom_score(plan.process.oom_score_adj, reporter)?;
     let own = idmap::own_directory()?;
-    if plan.namespaces & libc::CLONE_NEWUSER as u32 != 0 {
+    let groups_fixed = if plan.namespaces & libc::CLONE_NEWUSER as u32 != 0 {
         stager::exec(&plan, target.as_fd(), reporter)?;
-    } else if plan.namespaces != 0 {
-        sys::setns(target.as_fd(), plan.namespaces)
-            .at(Stage::Namespace, || "enter the namespaces of the container; it may have ended".into())?;
+        idmap::groups_are_fixed(own.as_fd())
+    } else {
+        let fixed = idmap::groups_are_fixed(own.as_fd());
+        if plan.namespaces != 0 {
+            sys::setns(target.as_fd(), plan.namespaces)
+                .at(Stage::Namespace, || "enter the namespaces of the container; it may have ended".into())?;
+        }
+        fixed
+    };
+    drop(own);
+    if plan.namespaces & (libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u32 == libc::CLONE_NEWPID as u32 {
+        stager::appear(reporter)?;
     }
     let labels = Labels::open(&plan.process, procfs)?;
-    let groups_fixed = idmap::groups_are_fixed(own.as_fd());
-    drop(own);
     new_session()?;
     join_keyring(plan.process.keyring.as_deref(), reporter)?;
     let tree = Tree::of_process().at(Stage::Root, || "open the root of the container".into())?;

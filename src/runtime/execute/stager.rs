@@ -1,4 +1,5 @@
-//! The stager: what the forked child is first, where the container has a user namespace of its own.
+//! The stager: what the forked child is first, where the container has a user namespace of its own, and where an exec
+//! goes into a PID namespace.
 //!
 //! It has the privileges of the caller, which the container's init will not have. With them it opens what comes from
 //! the host, enters namespaces, and maps ids. Then it clones the init, as a child of its own parent, tells that parent
@@ -93,7 +94,7 @@ pub(super) fn launch(
         namespaces::join(left, false)?;
     }
     let new = own.is_none().then_some(user);
-    clone_init(user.new_namespaces, new, &maps, reporter, |init| match network {
+    clone_init(user.new_namespaces, new, Some(&maps), reporter, |init| match network {
         // The privileges over the host's network are here, and the new one has just been made.
         Some(host) => {
             let name = || "linux.netDevices: reach the container's network".to_owned();
@@ -135,7 +136,15 @@ pub(super) fn exec(plan: &ExecPlan, target: BorrowedFd<'_>, reporter: &Reporter)
     if later != 0 {
         sys::setns(target, later).at(Stage::Namespace, name)?;
     }
-    clone_init(0, None, &maps, reporter, |_| Ok(()))
+    clone_init(0, None, Some(&maps), reporter, |_| Ok(()))
+}
+
+/// Appears in the PID namespace that this process has entered for its children. Returns in the process that is there.
+///
+/// That is what comes last: whoever may trace in the container finds nothing of the host in it, no root, no program and no
+/// descriptor (CVE-2016-9962).
+pub(super) fn appear(reporter: &Reporter) -> Step<()> {
+    clone_init(0, None, None, reporter, |_| Ok(()))
 }
 
 /// `EINVAL`: it is in that one already, as nothing else can be wrong with a process that has one thread.
@@ -194,16 +203,16 @@ fn lend_privileges(process: &ProcessPlan, maps: &IdMaps) {
     }
 }
 
-/// Clones the init and returns in it; the stager ends here. `new`: the user namespace, if it is a new one. `then`: what else is
-/// done before the init goes on.
+/// Clones the init and returns in it; the stager ends here. `new`: the user namespace, if it is a new one. `maps`: those
+/// of the user namespace, if there is one. `then`: what else is done before the init goes on.
 fn clone_init(
     flags: u64,
     new: Option<&UserPlan>,
-    maps: &IdMaps,
+    maps: Option<&IdMaps>,
     reporter: &Reporter,
     then: impl FnOnce(BorrowedFd<'_>) -> Step<()>,
 ) -> Step<()> {
-    let name = || "clone the init of the container into its user namespace".to_owned();
+    let name = || "clone the process that enters the container".to_owned();
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC).at(Stage::Namespace, name)?;
     if new.is_some() && !sys::is_capable(SYS_ADMIN) {
         // The files of a closed process are root's, and whoever maps ids here is not.
@@ -218,7 +227,9 @@ fn clone_init(
                 // The stager has failed, and said so.
                 sys::exit_now(255)
             }
-            become_root(maps)?;
+            if let Some(maps) = maps {
+                become_root(maps)?;
+            }
             sys::set_undumpable().at(Stage::Namespace, name)
         }
         Forked::Parent { pidfd, .. } => {
