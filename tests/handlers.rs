@@ -27,7 +27,9 @@ struct Runtime {
 const BUILT_IN: Runtime = Runtime { handler: "", path: "", args: "[]" };
 const RUNC: Runtime = Runtime { handler: "runc", path: "/usr/sbin/runc", args: "[]" };
 const CRUN: Runtime = Runtime { handler: "crun", path: "/usr/bin/crun", args: "[]" };
-const OURS: Runtime = Runtime { handler: "ours", path: env!("CARGO_BIN_EXE_orlop"), args: "[\"runtime\"]" };
+/// By a symlink: under this name the program is runc.
+const OURS: Runtime =
+    Runtime { handler: "ours", path: concat!(env!("CARGO_TARGET_TMPDIR"), "/handlers/runc"), args: "[]" };
 
 /// An agent with one handler, and a pod that it runs.
 struct Rig {
@@ -110,6 +112,7 @@ async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Runs a scenario with one runtime, where the machine has it.
 fn scenario<F: Future<Output = ()>>(runtime: Runtime, test: impl FnOnce(Runtime) -> F) {
+    name_ours();
     if !runtime.path.is_empty() && !Path::new(runtime.path).exists() {
         eprintln!("skipped: there is no {}", runtime.path);
         return;
@@ -119,6 +122,18 @@ fn scenario<F: Future<Output = ()>>(runtime: Runtime, test: impl FnOnce(Runtime)
             hide_second_hierarchy();
         }
         test(runtime).await;
+    });
+}
+
+/// Gives our program its other name. Tests run side by side, so the link is made aside and renamed.
+fn name_ours() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let link = Path::new(OURS.path);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        let aside = link.with_extension(std::process::id().to_string());
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_orlop"), &aside).unwrap();
+        std::fs::rename(aside, link).unwrap();
     });
 }
 
@@ -173,7 +188,8 @@ scenarios!(
 
 async fn a_container_lives(runtime: Runtime) {
     let mut rig = Rig::new(runtime, |_| {}).await;
-    let script = "echo out; echo err >&2; hostname; id -u; cat /etc/hostname; touch /written; trap 'exit 7' TERM; \
+    // The trap first: a signal that the first process of a PID namespace does not handle is lost.
+    let script = "trap 'exit 7' TERM; echo out; echo err >&2; hostname; id -u; cat /etc/hostname; touch /written; \
                   while true; do sleep 0.1; done";
     let id = rig.run("main", &["sh", "-c", script]).await;
     let status = rig.kubelet.status(&id).await.unwrap();
@@ -437,7 +453,7 @@ async fn rights_are_those_of_the_request(runtime: Runtime) {
 
 async fn an_agent_finds_its_containers_again(runtime: Runtime) {
     let mut rig = Rig::new(runtime, |_| {}).await;
-    let stays = rig.run("stays", &["sh", "-c", "echo up; trap 'exit 6' TERM; while true; do sleep 0.1; done"]).await;
+    let stays = rig.run("stays", &["sh", "-c", "trap 'exit 6' TERM; echo up; while true; do sleep 0.1; done"]).await;
     let ends = rig.run("ends", &["sh", "-c", "while ! test -e /tmp/go; do sleep 0.05; done; exit 8"]).await;
     let made = rig.kubelet.container("made", &["sleep", "1000"]);
     let made = rig.kubelet.create(&rig.pod.clone(), made, &rig.config.clone()).await.unwrap();
@@ -520,15 +536,16 @@ async fn what_cannot_run_says_why(runtime: Runtime) {
 
 #[test]
 fn handlers_are_listed_with_what_they_can_do() {
+    name_ours();
     in_netns(|| async {
         let table = |runtime: Runtime| {
             format!("[runtime.handlers.{}]\npath = \"{}\"\nargs = {}\n", runtime.handler, runtime.path, runtime.args)
         };
         let installed = |runtime: &Runtime| Path::new(runtime.path).exists();
-        let tables: Vec<String> = [RUNC, CRUN].into_iter().filter(installed).map(table).collect();
+        let tables: Vec<String> = [RUNC, CRUN, OURS].into_iter().filter(installed).map(table).collect();
         let agent = Agent::start(&tables.concat()).await;
         let mut runtime = agent.runtime().await;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             let status = runtime.status(v1::StatusRequest { verbose: false }).await.unwrap().into_inner();
             let of = |name: &str| {
@@ -539,10 +556,10 @@ fn handlers_are_listed_with_what_they_can_do() {
             // Debian's crun has no verb `features`; what it does not say, it cannot do.
             assert_eq!(of("crun"), installed(&CRUN).then_some((false, false)));
             // runc is asked in the background.
-            if !installed(&RUNC) || of("runc") == Some((true, false)) {
+            if of("ours") == Some((true, false)) && (!installed(&RUNC) || of("runc") == Some((true, false))) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{:?}", of("runc"));
+            assert!(Instant::now() < deadline, "{:?} {:?}", of("runc"), of("ours"));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
@@ -564,6 +581,99 @@ fn read_only_mounts_are_recursive_where_the_runtime_says_so() {
         let refused = refused.await.expect_err("crun does not say that it can");
         assert!(refused.message().starts_with("RROUnsupported"), "{refused}");
         assert_eq!(rig.runtime.handler, "crun");
+        rig.end().await;
+    });
+}
+
+/// A runtime that is runc, but for what `case` says of some of its command lines.
+fn odd_runc(case: &str) -> (tempfile::TempDir, Runtime) {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("odd-runc");
+    let script = format!("#!/bin/sh\ncase \" $* \" in\n{case}\nesac\nexec {} \"$@\"\n", RUNC.path);
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Few and small; a name has to live as long as the test's program.
+    let path: &'static str = Box::leak(path.display().to_string().into_boxed_str());
+    (dir, Runtime { handler: "odd", path, args: "[]" })
+}
+
+fn with_odd_runc<F: Future<Output = ()>>(case: &str, test: impl FnOnce(Rig) -> F) {
+    if !Path::new(RUNC.path).exists() {
+        eprintln!("skipped: there is no {}", RUNC.path);
+        return;
+    }
+    let (_dir, runtime) = odd_runc(case);
+    in_netns(|| async { test(Rig::new(runtime, |_| {}).await).await });
+}
+
+#[test]
+fn a_runtime_that_hangs_in_a_command_is_killed_at_the_deadline() {
+    with_odd_runc("*' exec '*sh*) ;;\n*' exec '*) sleep 1000;;", |mut rig| async move {
+        let id = rig.run("main", &["sleep", "1000"]).await;
+        let began = Instant::now();
+        let late = rig.kubelet.exec_for(&id, &["true"], 1).await;
+        assert_eq!(code(late), Code::DeadlineExceeded);
+        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_runtime_that_makes_nothing_is_told_of() {
+    with_odd_runc("*' create '*) exit 0;;", |mut rig| async move {
+        let failed = rig.try_run("main", &["sleep", "1000"], |_| {}).await.expect_err("nothing was made");
+        assert!(failed.message().contains("process id that the program left"), "{failed}");
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_runtime_that_leaves_no_log_is_quoted_all_the_same() {
+    with_odd_runc("*' create '*) echo 'out of cheese' >&2; exit 3;;", |mut rig| async move {
+        let failed = rig.try_run("main", &["sleep", "1000"], |_| {}).await.expect_err("it fails");
+        assert!(failed.message().contains("exit code 3: out of cheese"), "{failed}");
+        assert!(rig.log("main").is_empty(), "the log is the container's, not the runtime's");
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_container_that_cannot_be_started_is_not_left_created() {
+    with_odd_runc("*' start '*) exit 1;;", |mut rig| async move {
+        let failed = rig.try_run("main", &["sleep", "54323"], |_| {}).await.expect_err("it fails");
+        assert!(failed.message().contains("exit code 1"), "{failed}");
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_runtime_that_does_not_forget_keeps_nobody_from_removing() {
+    with_odd_runc("*' kill '*|*' delete '*) exit 1;;", |mut rig| async move {
+        let id = rig.run("main", &["sh", "-c", "trap 'exit 4' TERM; echo up; while true; do sleep 0.1; done"]).await;
+        rig.log_of("main", 1).await;
+        rig.kubelet.stop(&id, 10).await.unwrap();
+        assert_eq!(rig.kubelet.status(&id).await.unwrap().exit_code, 4, "the signal finds another way");
+        rig.kubelet.remove(&id).await.unwrap();
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_start_goes_on_while_the_agent_is_dead() {
+    with_odd_runc("*' create '*|*' start '*) sleep 0.7;;", |mut rig| async move {
+        let config = rig.kubelet.container("main", &["sh", "-c", "echo up; sleep 1000"]);
+        let id = rig.kubelet.create(&rig.pod.clone(), config, &rig.config.clone()).await.unwrap();
+        let mut runtime = rig.kubelet.runtime.clone();
+        let request = v1::StartContainerRequest { container_id: id.clone() };
+        let starting = tokio::spawn(async move { runtime.start_container(request).await });
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        rig.agent.restart().await;
+        assert!(starting.await.unwrap().is_err());
+        rig.kubelet.reconnect(&rig.agent).await;
+        assert_eq!(rig.kubelet.status(&id).await.unwrap().state(), v1::ContainerState::ContainerRunning);
+        assert_eq!(rig.log_of("main", 1).await, ["stdout F up"]);
+        assert_eq!(rig.kubelet.sh(&id, "echo here").await, "here");
         rig.end().await;
     });
 }

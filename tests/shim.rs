@@ -339,3 +339,69 @@ async fn an_agent_that_does_not_listen_is_not_waited_for() {
     pod.reconnect().await;
     assert_eq!(pod.client.list().await.unwrap(), []);
 }
+
+/// A process that a shell makes as a runtime does: `script` runs in a directory with a pid file to write.
+async fn make(pod: &Pod, id: &str, scripts: &[&str]) -> Result<orlop::shim::client::ExecStarted, ShimError> {
+    let words = |script: &&str| ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec();
+    let programs: Vec<_> = scripts.iter().map(words).collect();
+    let directory = open_dir(pod.directory.path());
+    let io = orlop::shim::client::ContainerIo::Pipes { log: None, stdin: false };
+    let request = orlop::shim::client::MakeRequest {
+        id,
+        target: None,
+        programs: &programs,
+        oom_score_adj: Some(100),
+        directory: directory.as_fd(),
+        pid_file: id,
+        console: None,
+        io: orlop::shim::client::MakeIo::Container(io),
+    };
+    pod.client.make(request).await
+}
+
+#[tokio::test]
+async fn what_programs_make_is_taken_on_however_soon_it_ends() {
+    if !root() {
+        return;
+    }
+    let mut pod = Pod::new().await;
+    for (id, script, code) in [
+        ("after", "sh -c 'sleep 0.3; exit 7' & echo $! > after", 7),
+        ("with", "sh -c 'exit 8' & echo $! > with", 8),
+        // An orphan before its maker has said which process it is.
+        ("before", "(sh -c 'exit 9' & echo $! > aside); sleep 0.3; mv aside before", 9),
+    ] {
+        let started = make(&pod, id, &[script, "test -e $PWD"]).await.unwrap();
+        assert!(started.pid > 1 && started.started_at > 0);
+        match pod.event().await {
+            ShimEventKind::Exited { id: ended, exec: false, status, .. } => {
+                assert_eq!((ended.as_str(), status), (id, ExitStatus::Code(code)));
+            }
+            other => panic!("{other:?}"),
+        }
+        pod.client.forget(id).await.unwrap();
+    }
+    pod.client.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_programs_do_not_make_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let pod = Pod::new().await;
+    let long = "sleep 54324 & echo $! > ";
+    for (id, scripts, why) in [
+        ("none", ["exit 0", "exit 0"], "read the process id"),
+        ("fails", ["echo no luck >&2; exit 3", "exit 0"], "exit code 3: no luck"),
+        ("late", [&format!("{long}late"), "exit 4"], "exit code 4"),
+        ("both", [&format!("{long}both; exit 5"), "exit 0"], "exit code 5"),
+        ("stranger", ["echo 1 > stranger", "exit 0"], "wait for the process"),
+    ] {
+        let refused = make(&pod, id, &scripts).await.unwrap_err();
+        assert!(refused.start_stage().is_some() && refused.to_string().contains(why), "{id}: {refused}");
+        assert_eq!(pod.client.list().await.unwrap(), []);
+    }
+    assert!(make(&pod, "one", &[]).await.is_err());
+    pod.client.shutdown().await.unwrap();
+}

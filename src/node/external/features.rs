@@ -8,8 +8,9 @@ use tracing::{debug, info};
 use super::ExternalRuntime;
 use crate::node::index::Node;
 
-/// How long a runtime may take to say what it can do.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a runtime may take to say what it can do. Nobody waits for it but a container that needs to know, and what a
+/// machine with much to do at its start makes of it stays until the next start.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known of a runtime. Nothing, where it does not have the verb: older ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
