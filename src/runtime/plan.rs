@@ -315,7 +315,7 @@ pub struct DevicePlan {
 /// The process, for a container as for an exec.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessPlan {
-    /// At least one. `args[0]` is looked up in the `PATH` of `env` when it has no slash.
+    /// None where the configuration has no process: the container can be created, not started. `args[0]` is looked up in the `PATH` of `env` when it has no slash.
     pub args: Vec<Vec<u8>>,
     /// `NAME=value`, each name once.
     pub env: Vec<Vec<u8>>,

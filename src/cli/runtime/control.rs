@@ -28,6 +28,9 @@ pub(super) fn start(root: &Root, id: &str) -> Result<()> {
         Some(_) => bail!("cannot start an already running container: {id} is {}", record.status().name()),
         None => bail!("cannot start a container that has stopped: {id}"),
     };
+    if record.spec.process().is_none() {
+        bail!("cannot start container {id}: process is not set in its configuration");
+    }
     let open = |name: &str, flags| {
         let path = root.directory(id).join(name);
         rustix::fs::open(&path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())

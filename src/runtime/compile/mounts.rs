@@ -229,7 +229,9 @@ fn bind(
     let Some(source) = mount.source().as_deref().filter(|s| *s != Path::new("")) else {
         return invalid(field, "a bind has no source");
     };
-    if let Some((key, _)) = options.data.iter().find(|(key, _)| !superblock_flag(key)) {
+    // What looks like a flag may be one that was meant to protect something. A value ("mode=755") is what mount(2) takes no
+    // notice of for a bind, and some engines give one list of options to all mounts.
+    if let Some((key, _)) = options.data.iter().find(|(key, value)| !superblock_flag(key) && value.is_none()) {
         return invalid(field, format!("a bind takes no option {:?}", String::from_utf8_lossy(key)));
     }
     let path = without_nul(field, host.bundle.join(source).as_os_str().as_bytes())?;

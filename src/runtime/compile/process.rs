@@ -57,7 +57,10 @@ pub const CAPABILITY_NAMES: [&str; 41] = [
 
 /// Of a container, or of an exec in it; what is an exec's alone ([`scheduling::final_cpus`]) is left to the caller.
 pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) -> Result<ProcessPlan> {
-    let Some(process) = process else { return invalid("process", "is missing") };
+    let Some(process) = process else {
+        // It can be created all the same, and never started.
+        return Ok(ProcessPlan { cwd: b"/".to_vec(), umask: DEFAULT_UMASK, ..ProcessPlan::default() });
+    };
     let args = process.args().as_deref().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return invalid("process.args", "names no program");

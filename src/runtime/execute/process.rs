@@ -189,8 +189,9 @@ fn confirm_directory(tree: &Tree, cwd: &[u8], entered: Result<(), Errno>) -> Ste
     match getcwd(Vec::new()) {
         Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
         Ok(_) | Err(Errno::NOENT) => refuse(Stage::WorkingDirectory, text),
-        // The path above it cannot be searched by this user; it was resolved beneath the root all the same.
-        Err(Errno::ACCESS) => Ok(()),
+        // The path above it cannot be searched by this user, or the filter has no getcwd; it was resolved beneath the root
+        // all the same.
+        Err(Errno::ACCESS | Errno::PERM | Errno::NOSYS) => Ok(()),
         Err(e) => Err(e).at(Stage::WorkingDirectory, name),
     }
 }

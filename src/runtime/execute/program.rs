@@ -54,6 +54,10 @@ impl Program {
     ///
     /// Nothing is looked up before: the kernel's own answer, as the user that it is now, is the only right one.
     pub fn execute(&self) -> Notice {
+        if self.name.is_empty() {
+            let detail = "the configuration has no process to start".to_owned();
+            return Notice { stage: Stage::Execute, errno: 0, detail };
+        }
         let mut denied = None;
         for path in &self.candidates {
             let error = execute(path, &self.args, &self.env);
@@ -69,6 +73,9 @@ impl Program {
 
     /// What [`Program::execute`] will find, without executing it.
     pub fn check(&self) -> Step<()> {
+        if self.name.is_empty() {
+            return Ok(());
+        }
         let mut denied = None;
         for path in &self.candidates {
             match executable(path) {
