@@ -6,6 +6,7 @@
 
 mod begin;
 mod control;
+mod descriptors;
 mod events;
 mod exec;
 mod features;
@@ -18,6 +19,7 @@ mod log;
 mod ps;
 mod record;
 mod spec;
+mod subgroup;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -137,6 +139,15 @@ struct CreateArgs {
     /// Keep the caller's session keyring
     #[arg(long)]
     no_new_keyring: bool,
+    /// Send a descriptor of the container's first process to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Give the program so many more descriptors of the caller, from 3 on, or from the last of LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Do not use pivot_root(2), which the root of an initial ramdisk refuses; containers are shut in less well then
+    #[arg(long)]
+    no_pivot: bool,
     id: String,
 }
 
@@ -150,6 +161,9 @@ struct RunArgs {
     /// Leave its state when it ends
     #[arg(long)]
     keep: bool,
+    /// Of no effect: processes that lose their parent are never taken over
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
 }
 
 /// Why a verb failed.

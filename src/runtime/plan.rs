@@ -182,6 +182,8 @@ pub struct TimeOffset {
 pub struct RootPlan {
     pub source: RootSource,
     pub readonly: bool,
+    /// Move the root over the host's and chroot(2) to it, where pivot_root(2) is not possible (an initial ramdisk).
+    pub no_pivot: bool,
     /// What the child makes of its copy of the host's mounts before it mounts anything: `MS_SLAVE` or `MS_PRIVATE`.
     pub host_propagation: u32,
     /// Propagation of the finished root, an `MS_*` type with or without `MS_REC`; 0: as it is.

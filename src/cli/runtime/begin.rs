@@ -10,9 +10,10 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkfifoat};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
+use super::descriptors::Preserved;
 use super::hooks::Hooks;
 use super::record::{Record, Root, VERSION, stat, write_whole};
-use super::{CreateArgs, Result, RunArgs, foreground};
+use super::{CreateArgs, Result, RunArgs, descriptors, foreground};
 use crate::runtime::cgroup::{
     Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
 };
@@ -30,12 +31,12 @@ pub(super) fn create(root: &Root, args: &CreateArgs) -> Result<()> {
 }
 
 pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
-    let begun = begin(root, &args.create, false, !args.detach)?;
-    super::control::run_poststart(root, &root.load(&args.create.id)?)?;
-    if args.detach {
-        return Ok(0);
-    }
-    let code = foreground::attend(begun.spawned.pid, begun.spawned.pidfd.as_fd(), begun.console.as_ref())?;
+    // From here on, since the container is to get those that come while it is made.
+    let signals = if args.detach { None } else { Some(foreground::Signals::hold()?) };
+    let (begun, record) = begin(root, &args.create, false, !args.detach)?;
+    super::control::run_poststart(root, &record)?;
+    let Some(signals) = signals else { return Ok(0) };
+    let code = foreground::attend(&begun, &signals)?;
     if !args.keep {
         super::control::delete(root, &args.create.id, true)?;
     }
@@ -78,7 +79,8 @@ impl Drop for Undo<'_> {
     }
 }
 
-fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Result<Begun> {
+fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Result<(Begun, Record)> {
+    let preserved = Preserved::of(args.preserve_fds, true)?;
     let bundle = fs::canonicalize(&args.bundle).with_context(|| format!("bundle {}", args.bundle.display()))?;
     let spec = load_spec(&bundle.join("config.json"))?;
     let rootfs = rootfs(&bundle, &spec)?;
@@ -94,7 +96,9 @@ fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Resul
     let (facts, entry) = facts(cgroup, keyring.clone(), bundle.clone())?;
     let facts = HostFacts { id: args.id.clone(), host_namespaces: host_namespaces(&spec), ..facts };
     let source = RootSource::Directory(rootfs.as_os_str().as_bytes().to_vec());
-    let (header, plan) = compile::container(&spec, source, &facts)?;
+    let (header, mut plan) = compile::container(&spec, source, &facts)?;
+    plan.root.no_pivot = args.no_pivot;
+    preserved.announce(&mut plan.process);
     let gate = if gated { Some(make_gate(&directory, GATE)?) } else { None };
     let answer = if gated { Some(make_gate(&directory, ANSWER)?) } else { None };
     let pid_namespace = pid_namespace(&spec)?;
@@ -103,18 +107,22 @@ fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Resul
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         gate: gate.as_ref().map(AsFd::as_fd),
         answer: answer.as_ref().map(AsFd::as_fd),
+        preserved: preserved.count,
         ..Attached::default()
     };
     let attendance = Attendance { socket: args.console_socket.as_deref(), hooks: Some(&hooks) };
     undo.forked = true;
     let begun = start(&header, &Plan::Launch(Box::new(plan)), fds, &attendance)?;
-    let saved = save(root, args, &begun, Saved { spec, bundle, rootfs, keyring, cgroup });
-    if let Err(error) = saved {
-        abandon(&begun.spawned);
-        return Err(error);
+    match save(root, args, &begun, Saved { spec, bundle, rootfs, keyring, cgroup }) {
+        Ok(record) => {
+            undo.done = true;
+            Ok((begun, record))
+        }
+        Err(error) => {
+            abandon(&begun.spawned);
+            Err(error)
+        }
     }
-    undo.done = true;
-    Ok(begun)
 }
 
 struct Saved<'a> {
@@ -125,10 +133,10 @@ struct Saved<'a> {
     cgroup: &'a Cgroup,
 }
 
-fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Result<()> {
+fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Result<Record> {
     let pid = begun.spawned.pid;
     let (_, started) = stat(pid).with_context(|| format!("process {pid} is gone"))?;
-    root.save(&Record {
+    let record = Record {
         version: VERSION,
         id: args.id.clone(),
         pid,
@@ -140,9 +148,19 @@ fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Resu
         keyring: saved.keyring,
         spec: saved.spec,
         gate: root.gate(&args.id),
-    })?;
-    match &args.pid_file {
-        Some(path) => write_whole(path, pid.to_string().as_bytes()),
+    };
+    root.save(&record)?;
+    tell(begun, args.pid_file.as_deref(), args.pidfd_socket.as_deref())?;
+    Ok(record)
+}
+
+/// Tells of the process whoever asked to be told.
+pub(super) fn tell(begun: &Begun, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
+    if let Some(socket) = pidfd_socket {
+        descriptors::send(socket, "process", begun.spawned.pidfd.as_fd(), b"pidfd")?;
+    }
+    match pid_file {
+        Some(path) => write_whole(path, begun.spawned.pid.to_string().as_bytes()),
         None => Ok(()),
     }
 }
@@ -207,13 +225,7 @@ fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
 
 /// What the compiler is told of the host, and the directory for clone3.
 pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -> Result<(HostFacts, Option<OwnedFd>)> {
-    let (entry, directory) = match cgroup.entry()? {
-        Entry::V2(directory) => (CgroupEntry::V2, Some(directory)),
-        Entry::V1(tasks) => {
-            let tasks = tasks.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
-            (CgroupEntry::V1 { tasks }, None)
-        }
-    };
+    let (entry, directory) = way_in(cgroup.entry()?);
     let below = cgroup.path().as_str().trim_start_matches('/').to_owned();
     let mut mounts = cgroup.host().mounts().map(Path::to_path_buf);
     let cgroup_view = match cgroup.host().version() {
@@ -232,6 +244,17 @@ pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -
     let facts =
         HostFacts { cgroup: entry, into_cgroup, cgroup_view, keyring, bundle, security, ..HostFacts::default() };
     Ok((facts, directory))
+}
+
+/// The same for the plan, and the directory for clone3.
+pub(super) fn way_in(entry: Entry) -> (CgroupEntry, Option<OwnedFd>) {
+    match entry {
+        Entry::V2(directory) => (CgroupEntry::V2, Some(directory)),
+        Entry::V1(tasks) => {
+            let tasks = tasks.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+            (CgroupEntry::V1 { tasks }, None)
+        }
+    }
 }
 
 /// In the state directory: what `start` writes to, and the container's init reads from.
@@ -319,7 +342,7 @@ fn follow(spawned: &mut Spawned, attend: &Attendance<'_>) -> Result<Option<Owned
                 waitpid(Pid::from_raw(stager), WaitOptions::empty()).context("reap the stager")?;
             }
             Report::Console(master) => match attend.socket {
-                Some(socket) => foreground::send_console(socket, &master)?,
+                Some(socket) => descriptors::send(socket, "terminal", master.as_fd(), b"/dev/ptmx")?,
                 None => console = Some(master),
             },
             Report::Hooks => {

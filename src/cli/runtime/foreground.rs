@@ -1,113 +1,126 @@
 //! Staying with a process until it ends: signals in, exit code out, and between two terminals what is typed and shown.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use anyhow::Context;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    connect, sendmsg, socket_with,
-};
 use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use super::Result;
+use super::begin::Begun;
 use crate::runtime::execute::send_signal;
 
-/// Sends a terminal's master to whoever listens, with its name as the message.
-pub(super) fn send_console(path: &Path, master: &OwnedFd) -> Result<()> {
-    let name = || format!("send the terminal to {}", path.display());
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).with_context(name)?;
-    connect(&socket, &SocketAddrUnix::new(path).with_context(name)?).with_context(name)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = [master.as_fd()];
-    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(&socket, &[std::io::IoSlice::new(b"/dev/ptmx")], &mut ancillary, SendFlags::NOSIGNAL).with_context(name)?;
-    Ok(())
+/// What a terminal takes for the end of its input.
+const END_OF_INPUT: &[u8] = b"\x04";
+
+/// When a terminal that nobody in the container has open is looked at again: somebody may have opened it.
+const AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// The caller's terminal: whichever of its streams is one.
+fn terminal() -> Option<BorrowedFd<'static>> {
+    [stdin(), stdout(), stderr()].into_iter().find(|stream| isatty(*stream))
 }
 
 /// The caller's terminal, raw as long as this lives.
-struct Raw(Termios);
+struct Raw(BorrowedFd<'static>, Termios);
 
 impl Raw {
     fn new() -> Option<Self> {
-        let stdin = rustix::stdio::stdin();
-        if !isatty(stdin) {
-            return None;
-        }
-        let before = tcgetattr(stdin).ok()?;
+        let terminal = terminal()?;
+        let before = tcgetattr(terminal).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Self(before))
+        tcsetattr(terminal, OptionalActions::Now, &raw).ok()?;
+        Some(Self(terminal, before))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+        let _ = tcsetattr(self.0, OptionalActions::Now, &self.1);
+    }
+}
+
+/// The signals of this process, held and read one by one.
+#[derive(Debug)]
+pub(super) struct Signals(SignalFd);
+
+impl Signals {
+    pub fn hold() -> Result<Self> {
+        let mut signals = SigSet::all();
+        for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT] {
+            signals.remove(fault);
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).context("hold signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&signals, flags).context("read signals")?))
     }
 }
 
 /// Waits for the end of a child. Signals of the caller are handed on to it; with a terminal so is what is typed.
-pub(super) fn attend(pid: i32, pidfd: BorrowedFd<'_>, console: Option<&OwnedFd>) -> Result<u8> {
-    let mut signals = SigSet::all();
-    for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT] {
-        signals.remove(fault);
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).context("hold signals")?;
-    let signals =
-        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("read signals")?;
+pub(super) fn attend(begun: &Begun, signals: &Signals) -> Result<u8> {
+    let (console, pidfd) = (begun.console.as_ref(), begun.spawned.pidfd.as_fd());
     let raw = console.and_then(|_| Raw::new());
     if let Some(master) = console {
         copy_size(master);
     }
     let mut typed = console.is_some();
+    let mut closed = false;
     loop {
-        let mut fds = vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN), PollFd::new(&signals.0, PollFlags::IN)];
         if let Some(master) = console {
-            fds.push(PollFd::new(master, PollFlags::IN));
+            if !closed {
+                fds.push(PollFd::new(master, PollFlags::IN));
+            }
             if typed {
-                fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+                fds.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
             }
         }
-        match poll(&mut fds, None) {
+        match poll(&mut fds, closed.then_some(&AGAIN)) {
             Err(Errno::INTR) => continue,
             other => other.context("wait for the container")?,
         };
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        let mut ready = ready.into_iter();
+        let mut next = |wanted: bool| wanted && ready.next() == Some(true);
+        let (ended, signalled) = (next(true), next(true));
+        let (shows, types) = (next(console.is_some() && !closed), next(typed));
         if let Some(master) = console {
-            if ready[2] {
-                copy(master.as_fd(), rustix::stdio::stdout());
-            }
-            if ready.get(3) == Some(&true) {
-                typed = copy(rustix::stdio::stdin(), master.as_fd());
+            closed = shows && !copy(master.as_fd(), stdout());
+            if types && !copy(stdin(), master.as_fd()) {
+                typed = false;
+                let _ = rustix::io::write(master, END_OF_INPUT);
             }
         }
-        if ready[1] {
-            hand_on(&signals, pidfd, console)?;
+        if signalled {
+            hand_on(&signals.0, pidfd, console)?;
         }
-        if ready[0] {
+        if ended {
             break;
         }
     }
-    // What is still in the terminal.
-    while console.is_some_and(|master| copy(master.as_fd(), rustix::stdio::stdout())) {}
+    // What is still in the terminal. Others may have it open for as long as they like.
+    while console.is_some_and(|master| is_readable(master) && copy(master.as_fd(), stdout())) {}
     drop(raw);
-    let (_, status) =
-        waitpid(Pid::from_raw(pid), WaitOptions::empty()).context("reap the container")?.context("no end")?;
+    let (_, status) = waitpid(Pid::from_raw(begun.spawned.pid), WaitOptions::empty())
+        .context("reap the container")?
+        .context("no end")?;
     Ok(match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code as u8,
         (None, Some(signal)) => 128 + signal as u8,
         (None, None) => 1,
     })
+}
+
+fn is_readable(master: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn hand_on(signals: &SignalFd, pidfd: BorrowedFd<'_>, console: Option<&OwnedFd>) -> Result<()> {
@@ -125,7 +138,7 @@ fn hand_on(signals: &SignalFd, pidfd: BorrowedFd<'_>, console: Option<&OwnedFd>)
 }
 
 fn copy_size(master: &OwnedFd) {
-    if let Ok(size) = tcgetwinsize(rustix::stdio::stdin()) {
+    if let Some(Ok(size)) = terminal().map(|terminal| tcgetwinsize(terminal)) {
         let _ = tcsetwinsize(master, size);
     }
 }

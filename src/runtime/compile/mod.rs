@@ -144,6 +144,7 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
         root: RootPlan {
             source: root,
             readonly: spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false),
+            no_pivot: false,
             host_propagation: propagation.host,
             propagation: propagation.root,
         },

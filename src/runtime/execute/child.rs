@@ -243,7 +243,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     let tree = root::prepare(&plan.root, sources.root)?;
     // Hooks find a file system that is whole, and the host still in reach; without any, nothing is done within reach.
     let pauses = plan.hooks.pause || !plan.hooks.create_container.is_empty();
-    let mut tree = if pauses { tree } else { root::enter(tree)? };
+    let mut tree = if pauses { tree } else { root::enter(&plan.root, tree)? };
 
     // From here on every path is the container's.
     mounts::attach_all(&mut tree, &plan.mounts, sources.trees)?;
@@ -253,7 +253,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     }
     let tree = if pauses {
         hooks::before_entering(&plan.hooks, reporter)?;
-        root::enter(tree)?
+        root::enter(&plan.root, tree)?
     } else {
         tree
     };

@@ -137,6 +137,11 @@ fn own_pid_namespace() -> io::Result<BorrowedFd<'static>> {
     OWN.get().map(AsFd::as_fd).ok_or_else(|| io::Error::other("own PID namespace is not open"))
 }
 
+/// Whether a descriptor was open already when this program was executed. All that it opens itself is close-on-exec.
+pub fn is_inherited(number: u32) -> bool {
+    super::sys::process::is_passed_on(number)
+}
+
 /// Sends a signal, by its number, to the process of a pidfd.
 pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     super::sys::process::send_signal(process, signal)

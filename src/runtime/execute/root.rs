@@ -1,14 +1,14 @@
 //! The root file system: made, entered, and the host left behind.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, open, openat};
+use rustix::fs::{CWD, Mode, OFlags, open, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_move, move_mount, unmount,
 };
-use rustix::process::{chdir, fchdir, pivot_root};
+use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use super::context::{Context, Step, show};
 use super::mounts::{MAX_OPTION, clone_tree, complaint, set_propagation};
@@ -57,14 +57,68 @@ pub(super) fn prepare(plan: &RootPlan, opened: Option<OwnedFd>) -> Step<Tree> {
 }
 
 /// Makes the mounted root the process's root; the host's file systems are out of reach then.
-pub(super) fn enter(prepared: Tree) -> Step<Tree> {
+pub(super) fn enter(plan: &RootPlan, prepared: Tree) -> Step<Tree> {
     let failed = |what: &'static str| move || format!("{what} the root file system");
     fchdir(&prepared.root).at(Stage::Root, failed("enter"))?;
+    if plan.no_pivot {
+        cover_host(&prepared)?;
+        mount_move(".", "/").at(Stage::Root, failed("move"))?;
+        chroot(".").at(Stage::Root, failed("chroot to"))?;
+        chdir("/").at(Stage::Root, failed("enter"))?;
+        return Tree::of_process().at(Stage::Root, failed("open"));
+    }
     // The old root lands on top of the new one, at the same place, and is taken off it again.
     pivot_root(".", ".").at(Stage::Root, failed("pivot to"))?;
     unmount(".", UnmountFlags::DETACH).at(Stage::Root, || "leave the host's file systems".into())?;
     chdir("/").at(Stage::Root, failed("enter"))?;
     prepared.entered().at(Stage::Root, failed("open"))
+}
+
+/// The host's file systems stay where they are below a root that was moved over them, and a process that breaks out of
+/// its chroot finds them. A procfs or sysfs there is a whole one: a user namespace could mount its own (the kernel allows
+/// that only where one is in sight), and nothing of it is masked. So they go.
+fn cover_host(prepared: &Tree) -> Step<()> {
+    let name = || "leave the host's proc and sysfs".to_owned();
+    let own = readlinkat(CWD, format!("/proc/self/fd/{}", prepared.root.as_raw_fd()), Vec::new())
+        .at(Stage::Root, name)?
+        .into_bytes();
+    let table = std::fs::read("/proc/self/mountinfo").at(Stage::Root, name)?;
+    let found = table.split(|&b| b == b'\n').filter_map(host_filesystem);
+    let inside = |point: &[u8]| point.strip_prefix(own.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+    let points: Vec<Vec<u8>> = found.filter(|point| !inside(point)).collect();
+    // What was mounted last, covering others, goes first.
+    for point in points.iter().rev() {
+        match unmount(point.as_slice(), UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Not to be taken off by this user namespace, or not reachable by its path.
+            Err(Errno::INVAL | Errno::PERM) => mount("", point.as_slice(), "tmpfs", MountFlags::empty(), None)
+                .at(Stage::Root, || format!("cover {}", show(point)))?,
+            Err(e) => return Err(e).at(Stage::Root, || format!("unmount {}", show(point))),
+        }
+    }
+    Ok(())
+}
+
+/// Where a line of mountinfo has a whole procfs or sysfs.
+fn host_filesystem(line: &[u8]) -> Option<Vec<u8>> {
+    // "36 35 98:0 / /proc rw,noatime master:1 - proc proc rw": root and mount point, and after the dash the type.
+    let mut fields = line.split(|&b| b == b' ');
+    let (root, point) = (fields.nth(3)?, fields.next()?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    (root == b"/" && matches!(kind, b"proc" | b"sysfs")).then(|| unescape(point))
+}
+
+/// Blanks in mountinfo are octal: `\040`.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.first_chunk::<3>().filter(|_| first == b'\\');
+        let escaped = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    plain
 }
 
 /// What is last: flags of the root that its filling would not have survived.
@@ -203,7 +257,6 @@ fn short(path: &[u8], held: &mut Vec<OwnedFd>) -> Step<Vec<u8>> {
 }
 
 fn number(path: &[u8], held: &mut Vec<OwnedFd>) -> Step<String> {
-    use std::os::fd::AsRawFd;
     let fd = openat(CWD, path, DIRECTORY, Mode::empty()).at(Stage::Root, || format!("layer {}", show(path)))?;
     let number = fd.as_raw_fd().to_string();
     held.push(fd);

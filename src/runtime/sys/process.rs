@@ -106,6 +106,12 @@ pub(in crate::runtime) fn close_on_exec_from(first: u32) -> io::Result<()> {
     done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// Whether there is a descriptor of that number that execve(2) would leave open.
+pub(in crate::runtime) fn is_passed_on(number: u32) -> bool {
+    // SAFETY: fcntl(2) with F_GETFD takes integers, and changes nothing.
+    unsafe { libc::fcntl(number as i32, libc::F_GETFD) == 0 }
+}
+
 /// Whether there is a descriptor of that number.
 pub(in crate::runtime) fn is_open(number: u32) -> bool {
     // SAFETY: fcntl(2) with F_GETFD takes integers, and changes nothing.
