@@ -114,11 +114,11 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if arguments.first().is_some_and(|program| runtime::is_runc(program)) {
         return runtime::run_as_runc(&arguments);
     }
+    if arguments.get(1).is_some_and(|command| command == "runtime") {
+        return runtime::run_alone(&arguments);
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) if arguments.get(1).is_some_and(|command| command == "runtime") => {
-            return runtime::refuse(&error, &arguments);
-        }
         Err(error) => {
             // Help and version come as "errors" too, for standard output. Nothing can be done about a closed one.
             let _ = error.print();

@@ -77,6 +77,14 @@ pub(super) struct Runc {
     args: RuntimeArgs,
 }
 
+/// The same without the rest of the command line: starting a container takes no longer than making that known.
+#[derive(Debug, Parser)]
+#[command(name = "orlop-runtime", bin_name = "orlop runtime", arg_required_else_help = true)]
+struct Alone {
+    #[command(flatten)]
+    args: RuntimeArgs,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Rootless {
     True,
@@ -187,6 +195,14 @@ pub(super) fn run_as_runc(arguments: &[OsString]) -> u8 {
     }
 }
 
+/// `orlop runtime`; `arguments` are those of the whole program.
+pub(super) fn run_alone(arguments: &[OsString]) -> u8 {
+    match Alone::try_parse_from(&arguments[1..]) {
+        Ok(alone) => run(alone.args),
+        Err(error) => refuse(&error, arguments),
+    }
+}
+
 /// Carries one verb out. Exits with 1 when it fails, or with the code of the container's program where one was waited
 /// for. The process must have one thread.
 pub fn run(args: RuntimeArgs) -> u8 {
@@ -194,7 +210,7 @@ pub fn run(args: RuntimeArgs) -> u8 {
 }
 
 /// Arguments that cannot be used: engines learn of it by exit code 1, as from runc, and from the log that they named.
-pub(super) fn refuse(error: &clap::Error, arguments: &[OsString]) -> u8 {
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> u8 {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print(); // nothing can be done about a closed output
         return 0;
