@@ -16,25 +16,38 @@ pub(super) fn features() -> Result<()> {
 /// Kept by a test to what the compiler takes.
 pub(super) const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-pub(super) const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mount", "network", "pid", "uts"];
-pub(super) const ACTIONS: [&str; 8] = [
+pub(super) const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
+pub(super) const ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
     "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
-pub(super) const FLAGS: [&str; 3] =
-    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
-/// Not yet: these mount options are refused.
-const REFUSED_OPTIONS: [&str; 2] = ["idmap", "ridmap"];
+pub(super) const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+pub(super) const MEMORY_MODES: [&str; 7] = [
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+pub(super) const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 /// The whole of it.
 pub(super) fn all() -> Value {
-    let options: Vec<&str> = known_options().filter(|option| !REFUSED_OPTIONS.contains(option)).collect();
+    let options: Vec<&str> = known_options().collect();
     let mut capabilities: Vec<String> = CAPABILITY_NAMES.iter().map(|name| format!("CAP_{name}")).collect();
     capabilities.sort_unstable();
     json!({
@@ -57,11 +70,11 @@ pub(super) fn all() -> Value {
                 "knownFlags": FLAGS,
                 "supportedFlags": FLAGS,
             },
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
             "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
-            "memoryPolicy": {},
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
         "annotations": {
