@@ -345,3 +345,67 @@ fn a_mount_namespace_is_entered_by_its_path() {
     let output = called.output();
     assert!(output.starts_with(&expected) && output.ends_with("\ninside\n"), "{output}");
 }
+
+#[test]
+fn id_mapped_mounts_show_the_disk_as_the_container_has_its_ids() {
+    let Some(mut bundle) =
+        owned("idmap", "stat -c %u:%g /data/file /plain/file; touch /data/new; stat -c %u:%g /data/new")
+    else {
+        return;
+    };
+    let data = bundle.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "").unwrap();
+    let source = data.to_str().unwrap().to_owned();
+    bundle.mount("/plain", "bind", &source, &["bind"]);
+    bundle.mount("/data", "bind", &source, &["bind", "idmap"]);
+    // On disk it is the host's root, and here it is root too; without the mapping it is nobody.
+    assert_eq!(bundle.output(), "0:0\n65534:65534\n0:0\n");
+    assert_eq!(fs::metadata(data.join("new")).unwrap().uid(), 0);
+    // A file system without it is named.
+    bundle.mount("/kernel", "bind", "/proc/sys/kernel", &["rbind", "ridmap"]);
+    let text = bundle.fails();
+    assert!(text.contains("id-map bind /proc/sys/kernel to /kernel") && text.contains("(proc)"), "{text}");
+}
+
+#[test]
+fn id_mapped_mounts_have_mappings_of_their_own() {
+    let Some(mut bundle) = Bundle::new("idmap-own", "stat -c %u:%g /data/file /more/file /data/other") else { return };
+    let data = bundle.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "").unwrap();
+    fs::write(data.join("other"), "").unwrap();
+    std::os::unix::fs::chown(data.join("other"), Some(77), Some(77)).unwrap();
+    for target in ["/data", "/more"] {
+        bundle.mount(target, "bind", data.to_str().unwrap(), &["rbind", "ridmap", "ro"]);
+        let mount = bundle.config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        mount["uidMappings"] = map(0, 1000, 10);
+        mount["gidMappings"] = map(0, 2000, 10);
+    }
+    assert_eq!(bundle.output(), "1000:2000\n1000:2000\n65534:65534\n");
+    let last = |bundle: &mut Bundle, name: &str, value: Value| {
+        bundle.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()[name] = value;
+    };
+    last(&mut bundle, "gidMappings", Value::Null);
+    assert!(bundle.fails().contains("mounts /more: gidMappings"));
+    last(&mut bundle, "uidMappings", Value::Null);
+    assert!(bundle.fails().contains("needs uidMappings and gidMappings, or a user namespace"));
+    last(&mut bundle, "options", json!(["ridmap"]));
+    last(&mut bundle, "type", json!("tmpfs"));
+    last(&mut bundle, "uidMappings", map(0, 1000, 10));
+    last(&mut bundle, "gidMappings", map(0, 1000, 10));
+    assert!(bundle.fails().contains("only a bind can be id-mapped"));
+}
+
+#[test]
+fn network_devices_move_into_a_user_namespace() {
+    let Some(mut bundle) = owned("userns-net", "ls /sys/class/net | sort | tr '\\n' ' '") else { return };
+    // The host of this test is a network namespace that goes with it.
+    bundle.linux()["netDevices"] = json!({ "orlopv0": { "name": "moved0" } });
+    let call = bundle.command(&["run", &bundle.id]);
+    let mut command = std::process::Command::new("unshare");
+    let script = "ip link add orlopv0 type veth peer name orlopv1 && exec \"$@\"";
+    command.args(["--net", "sh", "-c", script, "sh"]).arg(call.get_program()).args(call.get_args());
+    command.current_dir(bundle.path()).stdin(std::process::Stdio::null());
+    assert_eq!(bundle::finish(command).output(), "lo moved0 ");
+}

@@ -18,6 +18,7 @@ mod list;
 mod log;
 mod ps;
 mod record;
+mod rootless;
 mod spec;
 mod subgroup;
 #[cfg(test)]
@@ -268,9 +269,10 @@ fn verb(args: RuntimeArgs, below: &str) -> Result<u8> {
     if args.systemd_cgroup && matches!(args.verb, Verb::Create(_) | Verb::Run(_)) {
         bail!("--systemd-cgroup: systemd is not asked for cgroups by this version; leave it out");
     }
+    let limits = rootless::Limits::of(args.rootless);
     match args.verb {
-        Verb::Create(create) => begin::create(&root, &create),
-        Verb::Run(run) => return begin::run(&root, &run),
+        Verb::Create(create) => begin::create(&root, limits, &create),
+        Verb::Run(run) => return begin::run(&root, limits, &run),
         Verb::Exec(exec) => return exec::exec(&root, &exec),
         Verb::Start { id } => control::start(&root, &id),
         Verb::State { id } => control::state(&root, &id),

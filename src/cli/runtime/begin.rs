@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 use super::descriptors::Preserved;
 use super::hooks::Hooks;
 use super::record::{Record, Root, VERSION, stat, write_whole};
+use super::rootless::Limits;
 use super::{CreateArgs, Result, RunArgs, descriptors, foreground};
 use crate::runtime::cgroup::{
     Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
@@ -26,14 +27,14 @@ use crate::runtime::security::SecurityModules;
 /// The longest config.json that is read.
 const MAX_SPEC: u64 = 16 << 20;
 
-pub(super) fn create(root: &Root, args: &CreateArgs) -> Result<()> {
-    begin(root, args, true, false).map(drop)
+pub(super) fn create(root: &Root, limits: Limits, args: &CreateArgs) -> Result<()> {
+    begin(root, limits, args, true, false).map(drop)
 }
 
-pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
+pub(super) fn run(root: &Root, limits: Limits, args: &RunArgs) -> Result<u8> {
     // From here on, since the container is to get those that come while it is made.
     let signals = if args.detach { None } else { Some(foreground::Signals::hold()?) };
-    let (begun, record) = begin(root, &args.create, false, !args.detach)?;
+    let (begun, record) = begin(root, limits, &args.create, false, !args.detach)?;
     super::control::run_poststart(root, &record)?;
     let Some(signals) = signals else { return Ok(0) };
     let code = foreground::attend(&begun, &signals)?;
@@ -79,10 +80,11 @@ impl Drop for Undo<'_> {
     }
 }
 
-fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Result<(Begun, Record)> {
+fn begin(root: &Root, limits: Limits, args: &CreateArgs, gated: bool, foreground: bool) -> Result<(Begun, Record)> {
     let preserved = Preserved::of(args.preserve_fds, true)?;
     let bundle = fs::canonicalize(&args.bundle).with_context(|| format!("bundle {}", args.bundle.display()))?;
     let spec = load_spec(&bundle.join("config.json"))?;
+    limits.check(&spec)?;
     let rootfs = rootfs(&bundle, &spec)?;
     check_console(spec.process().as_ref().and_then(|p| p.terminal()), args.console_socket.as_deref(), foreground)?;
     let hooks = Hooks::of(&spec, &args.id, &bundle)?;
@@ -90,11 +92,13 @@ fn begin(root: &Root, args: &CreateArgs, gated: bool, foreground: bool) -> Resul
     // Nobody removes it before it is whole.
     let _lock = root.lock_directory(&args.id)?;
     let mut undo = Undo { root, id: &args.id, cgroup: None, hooks: &hooks, forked: false, done: false };
-    let cgroup = undo.cgroup.insert(make_cgroup(&spec, &args.id)?);
+    undo.cgroup = make_cgroup(&spec, &args.id, limits)?;
+    let cgroup = undo.cgroup.as_ref();
 
     let keyring = (!args.no_new_keyring).then(|| format!("_ses.{}", args.id));
     let (facts, entry) = facts(cgroup, keyring.clone(), bundle.clone())?;
     let facts = HostFacts { id: args.id.clone(), host_namespaces: host_namespaces(&spec), ..facts };
+    let facts = limits.complete(facts, &spec)?;
     let source = RootSource::Directory(rootfs.as_os_str().as_bytes().to_vec());
     let (header, mut plan) = compile::container(&spec, source, &facts)?;
     plan.root.no_pivot = args.no_pivot;
@@ -130,7 +134,7 @@ struct Saved<'a> {
     bundle: PathBuf,
     rootfs: PathBuf,
     keyring: Option<String>,
-    cgroup: &'a Cgroup,
+    cgroup: Option<&'a Cgroup>,
 }
 
 fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Result<Record> {
@@ -144,7 +148,7 @@ fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Resu
         bundle: saved.bundle,
         rootfs: saved.rootfs,
         created: jiff::Timestamp::now().to_string(),
-        cgroup: Some(saved.cgroup.path().as_str().to_owned()),
+        cgroup: saved.cgroup.map(|cgroup| cgroup.path().as_str().to_owned()),
         keyring: saved.keyring,
         spec: saved.spec,
         gate: root.gate(&args.id),
@@ -200,7 +204,7 @@ pub(super) fn check_console(terminal: Option<bool>, socket: Option<&Path>, foreg
     }
 }
 
-fn make_cgroup(spec: &Spec, id: &str) -> Result<Cgroup> {
+fn make_cgroup(spec: &Spec, id: &str, limits: Limits) -> Result<Option<Cgroup>> {
     let linux = spec.linux().as_ref();
     let asked = linux.and_then(|l| l.cgroups_path().as_ref()).map(|p| p.to_string_lossy().into_owned());
     let path = match asked.filter(|p| !p.is_empty()) {
@@ -208,9 +212,17 @@ fn make_cgroup(spec: &Spec, id: &str) -> Result<Cgroup> {
         Some(path) => format!("/{path}"),
         None => format!("/{id}"),
     };
-    let resources = resources(linux.and_then(|l| l.resources().as_ref()));
-    let options = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
-    Ok(Host::detect()?.create(&CgroupPath::new(&path)?, &resources, options)?)
+    let asked = linux.and_then(|l| l.resources().as_ref());
+    let resources = limits.resources(resources(asked));
+    let make = || -> Result<Cgroup> {
+        let options = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
+        let cgroup = Host::detect()?.create(&CgroupPath::new(&path)?, &resources, options)?;
+        if let Some(owner) = compile::cgroup_owner(spec)? {
+            cgroup.delegate(owner)?;
+        }
+        Ok(cgroup)
+    };
+    limits.without(make(), asked)
 }
 
 /// The limits of the specification. Its device rules come before those that every container has; engines rely on it
@@ -224,7 +236,15 @@ fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
 }
 
 /// What the compiler is told of the host, and the directory for clone3.
-pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -> Result<(HostFacts, Option<OwnedFd>)> {
+pub(super) fn facts(
+    cgroup: Option<&Cgroup>,
+    keyring: Option<String>,
+    bundle: PathBuf,
+) -> Result<(HostFacts, Option<OwnedFd>)> {
+    let security = SecurityModules::of_host();
+    let Some(cgroup) = cgroup else {
+        return Ok((HostFacts { keyring, bundle, security, ..super::rootless::shared_cgroups() }, None));
+    };
     let (entry, directory) = way_in(cgroup.entry()?);
     let below = cgroup.path().as_str().trim_start_matches('/').to_owned();
     let mut mounts = cgroup.host().mounts().map(Path::to_path_buf);
@@ -240,7 +260,6 @@ pub(super) fn facts(cgroup: &Cgroup, keyring: Option<String>, bundle: PathBuf) -
         ),
     };
     let into_cgroup = directory.is_some();
-    let security = SecurityModules::of_host();
     let facts =
         HostFacts { cgroup: entry, into_cgroup, cgroup_view, keyring, bundle, security, ..HostFacts::default() };
     Ok((facts, directory))

@@ -14,7 +14,7 @@ use super::{Result, begin, control, foreground, subgroup};
 use crate::runtime::cgroup::Entry;
 use crate::runtime::compile::{self, HostFacts};
 use crate::runtime::execute::{Attached, run_on};
-use crate::runtime::plan::Plan;
+use crate::runtime::plan::{CgroupEntry, Plan};
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
@@ -101,18 +101,21 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
     }
     let record = root.load(id)?;
     let Some((target, _)) = record.process() else { bail!("cannot exec in a stopped container: {id}") };
-    let cgroup = control::cgroup(&record)?.with_context(|| format!("the cgroup of {id} is gone"))?;
-    if !args.ignore_paused && cgroup.is_frozen().unwrap_or(false) {
+    let cgroup = control::cgroup(&record)?;
+    if cgroup.is_none() && record.cgroup.is_some() {
+        bail!("the cgroup of {id} is gone");
+    }
+    if !args.ignore_paused && cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
         bail!("cannot exec in a paused container (use --ignore-paused to override): {id}");
     }
     let process = process(args, command, record.spec.process().as_ref())?;
     begin::check_console(process.terminal(), args.console_socket.as_deref(), !args.detach)?;
     let signals = if args.detach { None } else { Some(foreground::Signals::hold()?) };
     run_on(&compile::initial_cpus(&process)?).context("process.execCPUAffinity.initial: set the CPU affinity")?;
-    let (facts, _) = begin::facts(&cgroup, record.keyring.clone(), record.bundle.clone())?;
+    let (facts, _) = begin::facts(cgroup.as_ref(), record.keyring.clone(), record.bundle.clone())?;
     let facts = HostFacts { id: record.id.clone(), running: Some(record.pid), ..facts };
-    let launch = |entry: Entry| {
-        let (entry, directory) = begin::way_in(entry);
+    let launch = |entry: Option<Entry>| {
+        let (entry, directory) = entry.map_or((CgroupEntry::None, None), begin::way_in);
         let facts = HostFacts { cgroup: entry, into_cgroup: directory.is_some(), ..facts.clone() };
         let (header, plan) = compile::process(&record.spec, &process, &facts)?;
         let fds = Attached {
@@ -124,9 +127,15 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
         let attendance = begin::Attendance { socket: args.console_socket.as_deref(), hooks: None };
         begin::start(&header, &Plan::Exec(Box::new(plan)), fds, &attendance)
     };
-    let begun = match launch(subgroup::entry(&cgroup, &args.cgroup)?) {
-        Err(error) if args.cgroup.is_empty() && is_busy(&error) => launch(subgroup::of_process(&cgroup, record.pid)?)?,
-        other => other?,
+    let begun = match &cgroup {
+        None if args.cgroup.is_empty() => launch(None)?,
+        None => bail!("--cgroup: the container has no cgroup of its own"),
+        Some(cgroup) => match launch(Some(subgroup::entry(cgroup, &args.cgroup)?)) {
+            Err(error) if args.cgroup.is_empty() && is_busy(&error) => {
+                launch(Some(subgroup::of_process(cgroup, record.pid)?))?
+            }
+            other => other?,
+        },
     };
     begin::tell(&begun, args.pid_file.as_deref(), args.pidfd_socket.as_deref())?;
     match signals {

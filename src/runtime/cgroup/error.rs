@@ -61,6 +61,9 @@ pub enum CgroupError {
         "cannot enable the controllers {controllers} below {path}: {source} (does the cgroup have processes of its own?)"
     )]
     Delegate { path: PathBuf, controllers: Controllers, source: Errno },
+    /// A file could not be given to the container's root.
+    #[error("cannot change the owner of {file}: {source}")]
+    Owner { file: PathBuf, source: Errno },
     /// The directory could not be removed.
     #[error("cannot remove cgroup {path}: {source}")]
     Remove { path: PathBuf, source: Errno },

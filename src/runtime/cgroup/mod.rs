@@ -16,6 +16,7 @@
 mod bpf;
 mod convert;
 mod dbus;
+mod delegate;
 mod devices;
 mod error;
 mod freeze;

@@ -40,6 +40,8 @@ pub struct HostFacts {
     pub cgroup: CgroupEntry,
     /// clone3 puts it into a cgroup v2 directory (with [`CgroupEntry::V2`], and on a hybrid host).
     pub into_cgroup: bool,
+    /// The cgroups are not this container's alone: a mount of type `cgroup` is for reading only.
+    pub cgroup_readonly: bool,
     /// Where the cgroups of this container are, for a mount of type `cgroup`.
     pub cgroup_view: CgroupView,
     /// `CLONE_NEW*` flags of namespaces that the caller of the executor is in and that are not the host's, but this
@@ -167,6 +169,18 @@ pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(Spa
         into_cgroup: host.into_cgroup,
     };
     Ok((header, plan))
+}
+
+/// Who the container's cgroup is to belong to: the user that the root of its user namespace is, if it has a cgroup
+/// namespace of its own too, and a mount of its cgroups that it can write to.
+pub fn cgroup_owner(spec: &Spec) -> Result<Option<u32>> {
+    let namespaces = Namespaces::of(spec, &HostFacts::default())?;
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let options = mount.options().as_deref().unwrap_or_default();
+        matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) && !options.iter().any(|o| o == "ro" || o == "rro")
+    });
+    let owner = namespaces.user.as_ref().and_then(|user| user.maps.uid(0));
+    Ok(owner.filter(|_| writable && namespaces.new_cgroup()))
 }
 
 /// The plan of a process more in the running container of `spec`: an exec.

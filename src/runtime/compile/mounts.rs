@@ -126,15 +126,18 @@ impl Mounts {
         host: &HostFacts,
         namespaces: &Namespaces,
     ) -> Result<()> {
+        let mut flags = options.flags;
+        if host.cgroup_readonly {
+            flags.set |= libc::MOUNT_ATTR_RDONLY;
+        }
         match &host.cgroup_view {
             CgroupView::V1(hierarchies) if kind == "cgroup" => {
-                self.v1(&target, &options.flags, hierarchies);
+                self.v1(&target, &flags, hierarchies);
                 Ok(())
             }
             CgroupView::V2(_) | CgroupView::V1(_) => {
                 // Where a cgroup2 cannot be mounted, which is in a user namespace without a cgroup namespace, and where
                 // the host's mount has other options: then the container's own cgroup, or all, but for reading only.
-                let mut flags = options.flags;
                 let fallback = match &host.cgroup_view {
                     CgroupView::V2(directory) if namespaces.new_cgroup() => {
                         Some(directory.as_os_str().as_bytes().to_vec())

@@ -389,3 +389,57 @@ fn scheduling_fits_its_policy() {
     let domain = json!({ "domain": "LINUX32" });
     assert_eq!(plan(&with("/linux/personality", domain)).process.personality, Some(8));
 }
+
+#[test]
+fn a_user_namespace_is_the_stagers_with_all_that_is_new() {
+    let mut spec = spec();
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    spec["linux"]["namespaces"] = json!([{ "type": "user" }, { "type": "mount" }, { "type": "cgroup" },
+        { "type": "pid", "path": "/proc/7/ns/pid" }, { "type": "time" }]);
+    spec["linux"]["timeOffsets"] = json!({ "monotonic": { "secs": -5 } });
+    assert!(error(&spec).contains("a new user namespace needs it"));
+    spec["linux"]["uidMappings"] = map.clone();
+    assert!(error(&spec).contains("gidMappings"));
+    spec["linux"]["gidMappings"] = map.clone();
+    let (header, launch) = compile(&spec, &HostFacts::default()).unwrap();
+    assert_eq!((header.clone_flags, header.join_pid_namespace), (0, false));
+    let user = launch.user.unwrap();
+    let new = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+    assert_eq!((user.path, user.new_namespaces), (None, new as u64));
+    assert_eq!(launch.join.iter().map(|j| j.kind).collect::<Vec<_>>(), [libc::CLONE_NEWPID as u32]);
+    assert_eq!(launch.time.unwrap().offsets[0].seconds, -5);
+    assert!(launch.devices.iter().all(|device| device.bind.is_some()));
+    // An exec has nothing done by the parent of its fork.
+    let parsed: Spec = serde_json::from_value(spec.clone()).unwrap();
+    let (header, plan) = process(&parsed, parsed.process().as_ref().unwrap(), &HostFacts::default()).unwrap();
+    assert!(!header.join_pid_namespace);
+    assert_eq!(plan.namespaces, (new | libc::CLONE_NEWPID) as u32 | 0x80);
+    spec["linux"]["namespaces"] = json!([{ "type": "mount" }]);
+    spec["linux"]["timeOffsets"] = Value::Null;
+    assert!(error(&spec).contains("only with a user namespace"));
+    spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "user", "path": "/proc/7/ns/user" }]);
+    assert_eq!(plan_of_user(&spec).path.as_deref(), Some(&b"/proc/7/ns/user"[..]));
+}
+
+fn plan_of_user(spec: &Value) -> crate::runtime::plan::UserPlan {
+    plan(spec).user.unwrap()
+}
+
+#[test]
+fn a_cgroup_belongs_to_the_containers_root_only_if_it_can_be_written() {
+    let owner = |spec: &Value| cgroup_owner(&serde_json::from_value(spec.clone()).unwrap()).unwrap();
+    let mut spec = spec();
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    spec["linux"]["namespaces"] = json!([{ "type": "user" }, { "type": "mount" }, { "type": "cgroup" }]);
+    spec["linux"]["uidMappings"] = map.clone();
+    spec["linux"]["gidMappings"] = map;
+    assert_eq!(owner(&spec), None);
+    spec["mounts"] =
+        json!([{ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"] }]);
+    assert_eq!(owner(&spec), Some(100_000));
+    spec["mounts"][0]["options"] = json!(["ro"]);
+    assert_eq!(owner(&spec), None);
+    spec["mounts"][0]["options"] = json!([]);
+    spec["linux"]["namespaces"] = json!([{ "type": "user" }, { "type": "mount" }]);
+    assert_eq!(owner(&spec), None);
+}
