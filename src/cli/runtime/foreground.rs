@@ -138,7 +138,7 @@ fn hand_on(signals: &SignalFd, pidfd: BorrowedFd<'_>, console: Option<&OwnedFd>)
 }
 
 fn copy_size(master: &OwnedFd) {
-    if let Some(Ok(size)) = terminal().map(|terminal| tcgetwinsize(terminal)) {
+    if let Some(Ok(size)) = terminal().map(tcgetwinsize) {
         let _ = tcsetwinsize(master, size);
     }
 }
