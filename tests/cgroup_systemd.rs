@@ -10,20 +10,25 @@ use std::process::Command;
 use std::time::Duration;
 
 use cgroup_support::sys::{spawn_into, wait};
-use cgroup_support::{resources, until};
+use cgroup_support::{resources, spawn_v1, until};
 use oci_spec::runtime::LinuxResources;
 use orlop::runtime::cgroup::systemd::{ScopeName, ScopeOptions, Systemd, parse_property};
 use orlop::runtime::cgroup::{Cgroup, CgroupError, Entry, Host, Version, default_device_rules};
 
 /// The machine's cgroups, where it has systemd and version 2.
 fn host() -> Option<Host> {
+    host_of(Version::V2)
+}
+
+/// The machine's cgroups, where it has systemd and this version.
+fn host_of(version: Version) -> Option<Host> {
     if !Path::new("/run/systemd/system").is_dir() || !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root and systemd as process 1");
         return None;
     }
     let host = Host::detect().unwrap();
-    if host.version() != Version::V2 {
-        eprintln!("skipped: needs cgroup v2");
+    if host.version() != version {
+        eprintln!("skipped: needs cgroup {version}");
         return None;
     }
     Some(host)
@@ -213,4 +218,52 @@ fn properties_of_the_caller_are_set() {
     assert_eq!(show(&name.unit, "CollectMode"), "inactive");
     drop(seed);
     group.remove().unwrap();
+}
+
+#[test]
+fn on_version_1_the_scope_is_in_every_hierarchy() {
+    let Some(host) = host_of(Version::V1) else { return };
+    let name = scope_name("hybrid");
+    let mut limits = resources(
+        r#"{"cpu":{"shares":204,"quota":12345,"period":50000,"cpus":"0"},"memory":{"limit":67108864},"pids":{"limit":20}}"#,
+    );
+    limits.set_devices(Some(default_device_rules()));
+    let (group, seed) = host.create_scope(&Systemd::system(), &name, &limits, ScopeOptions::default()).unwrap();
+    let mut child = spawn_v1(&group, "exec sleep 100");
+    let pid = i32::try_from(child.id()).unwrap();
+    let mine = || fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    until("it is in", || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n"));
+    drop(seed);
+    std::thread::sleep(Duration::from_millis(500));
+    for line in mine().lines() {
+        // Hierarchies that nobody mounted have only a root.
+        let unmounted =
+            ["perf_event", "net_cls", "net_prio", "misc", "rdma", "hugetlb"].iter().any(|c| line.contains(c));
+        assert!(line.ends_with(&name.unit) || unmounted, "{line}");
+    }
+    assert_eq!(show(&name.unit, "ActiveState"), "active");
+    let text = |file: &str| {
+        let (controller, file) = file.split_once('/').unwrap();
+        let path = format!("/sys/fs/cgroup/{controller}{}/{file}", group.path());
+        fs::read_to_string(&path).unwrap_or_else(|cause| panic!("{path}: {cause}")).trim().to_owned()
+    };
+    for round in ["made", "reloaded"] {
+        assert_eq!(text("memory/memory.limit_in_bytes"), "67108864", "{round}");
+        assert_eq!(text("cpu/cpu.shares"), "204", "{round}");
+        assert_eq!(text("pids/pids.max"), "20", "{round}");
+        assert_eq!(text("cpuset/cpuset.cpus"), "0", "{round}");
+        let devices = text("devices/devices.list");
+        assert!(devices.contains("c 1:3 rwm") && devices.contains("c 136:* rwm"), "{round}: {devices}");
+        assert!(!devices.contains("a *:*") && !devices.contains("c 1:11"), "{round}: {devices}");
+        systemctl(&["daemon-reload"]);
+    }
+    group.update(&resources(r#"{"memory":{"limit":33554432},"cpu":{"quota":5000}}"#)).unwrap();
+    assert_eq!(text("cpu/cpu.cfs_quota_us"), "5000");
+    systemctl(&["daemon-reload"]);
+    assert_eq!(text("memory/memory.limit_in_bytes"), "33554432");
+    group.kill().unwrap();
+    child.wait().unwrap();
+    group.remove().unwrap();
+    assert!(!host.exists(group.path()));
+    assert_eq!(show(&name.unit, "LoadState"), "not-found");
 }

@@ -48,6 +48,18 @@ fn limits_hold_before_anybody_is_in() {
 }
 
 #[test]
+fn one_that_stands_still_is_refused() {
+    let Some(host) = host() else { return };
+    let group = make(&host, "still", "{}");
+    let adopt = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
+    group.freeze().unwrap();
+    let error = host.create(&path("still"), &resources("{}"), adopt).unwrap_err().to_string();
+    assert!(error.contains("frozen"), "{error}");
+    group.thaw().unwrap();
+    host.create(&path("still"), &resources("{}"), adopt).unwrap();
+}
+
+#[test]
 fn a_child_goes_in_by_itself_and_is_counted() {
     let Some(host) = host() else { return };
     let group = make(&host, "enter", LIMITS);

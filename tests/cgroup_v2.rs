@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cgroup_support::sys::{spawn_into, wait};
 use cgroup_support::{resources, until};
 use orlop::runtime::cgroup::{
-    Cgroup, CgroupError, CgroupPath, Controllers, CreateOptions, Entry, Host, Version, default_device_rules,
+    Cgroup, CgroupError, CgroupPath, Controllers, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
 };
 
 /// A cgroup of the machine that stands for the root of the hierarchy.
@@ -139,6 +139,69 @@ fn a_frozen_one_stands_still_thaws_and_can_be_killed() {
     group.freeze().unwrap();
     group.kill().unwrap();
     assert_eq!(wait(pid), -9);
+}
+
+#[test]
+fn one_that_is_in_use_or_stands_still_is_refused() {
+    let Some(root) = root("refuse") else { return };
+    let adopt = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
+    let refused = || root.host.create(&path("c"), &resources("{}"), adopt).unwrap_err().to_string();
+    let group = root.group("c", "{}");
+    let pid = start(&group, "exec sleep 100");
+    assert!(refused().contains(&pid.to_string()), "{}", refused());
+    group.kill().unwrap();
+    assert_eq!(wait(pid), -9);
+    group.wait_empty(Duration::from_secs(5)).unwrap();
+    group.freeze().unwrap();
+    assert!(refused().contains("frozen"), "{}", refused());
+    group.thaw().unwrap();
+    root.host.create(&path("c"), &resources("{}"), adopt).unwrap();
+}
+
+#[test]
+fn the_owner_of_a_user_namespace_gets_what_it_may_have_and_no_limits() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(root) = root("owner") else { return };
+    let group = root.group("c", "{}");
+    group.delegate(4711).unwrap();
+    let owner = |file: &str| fs::metadata(root.at.join("c").join(file)).unwrap().uid();
+    for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+        assert_eq!(owner(file), 4711, "{file}");
+    }
+    for file in ["cgroup.freeze", "cgroup.kill", "cgroup.max.depth"] {
+        assert_eq!(owner(file), 0, "{file}");
+    }
+}
+
+#[test]
+fn a_parent_with_processes_stays_one_that_can_be_entered_below() {
+    let Some(root) = full("busy") else { return };
+    let parent = root.group("p", "{}");
+    let pid = start(&parent, "exec sleep 100");
+    let error = root.host.create(&path("p/c"), &resources(LIMITS), CreateOptions::default()).unwrap_err();
+    assert!(matches!(error, CgroupError::Delegate { .. }), "{error}");
+    // Without limits no controller is needed; and the processes can be in there.
+    let child = root.group("p/c", "{}");
+    assert_eq!(wait(start(&child, "exit 4")), 4);
+    parent.kill().unwrap();
+    assert_eq!(wait(pid), -9);
+}
+
+#[test]
+fn keys_that_nobody_knows_are_for_the_kernel_to_refuse() {
+    let Some(root) = full("unknown") else { return };
+    let fails = |key: &str| {
+        let limits = resources(&format!(r#"{{"unified":{{"{key}":"1"}}}}"#));
+        let error = root.host.create(&path("c"), &limits, CreateOptions::default()).unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+        error
+    };
+    assert!(matches!(fails("nonsense.max"), CgroupError::MissingController { .. }));
+    assert!(matches!(fails("memory.nonsense"), CgroupError::Write { .. }));
+    // One that only the kernel knows.
+    let group = root.group("c", r#"{"unified":{"memory.swap.high":"4096"}}"#);
+    assert_eq!(root.text("c/memory.swap.high"), "4096");
+    group.remove().unwrap();
 }
 
 const DEVICES: &str = "echo x > /dev/null || exit 1; head -c1 /dev/zero > /dev/null || exit 2; \

@@ -91,6 +91,10 @@ impl Host {
         }
         let group = Cgroup::at(self, path)?;
         let fresh = made.at.len() == self.inner.hierarchies.len();
+        if !fresh && group.is_frozen().unwrap_or(false) {
+            let reason = "it is frozen, and whatever starts in it would stand still".to_owned();
+            return Err(CgroupError::InUse { path: path.to_string(), reason });
+        }
         let settings = if fresh { settings } else { settings::plan(self, resources, &group.current()?, tolerate)? };
         group.apply(&settings)?;
         if let Some(rules) = rules {
@@ -237,7 +241,13 @@ impl Cgroup {
     /// The way in. Refused on v2 once [`Self::kill`] was used: some kernels kill what is cloned into such a cgroup.
     pub fn entry(&self) -> Result<Entry> {
         let Some(directory) = &self.directory else {
-            return Ok(Entry::V1(self.host.dirs(&self.path).map(|dir| dir.path("tasks")).collect()));
+            let mut tasks: Vec<PathBuf> = self.host.dirs(&self.path).map(|dir| dir.path("tasks")).collect();
+            // systemd looks for a scope's processes in the hierarchy of version 2 that it has beside the others.
+            if let (Some(_), Some(unified)) = (&self.scope, &self.host.inner.unified) {
+                let procs = unified.join(self.path.relative()).join("cgroup.procs");
+                tasks.extend(procs.exists().then_some(procs));
+            }
+            return Ok(Entry::V1(tasks));
         };
         if self.killed.load(Ordering::Acquire) {
             return Err(CgroupError::Spent { path: self.path.to_string() });
@@ -247,6 +257,12 @@ impl Cgroup {
             source: Errno::from_io_error(&error).unwrap_or(Errno::MFILE),
         })?;
         Ok(Entry::V2(copy))
+    }
+
+    /// v2: the file through which a process enters by writing `0` to it, for one that is there already.
+    pub fn door(&self) -> Result<OwnedFd> {
+        let dir = self.host.dir(0, self.path.relative());
+        dir.open_write("cgroup.procs").map_err(|source| dir.write_error("cgroup.procs", "0", source))
     }
 
     /// How many processes the OOM killer has killed in this cgroup and those below since it was made.
@@ -299,22 +315,23 @@ impl Cgroup {
             }
             (_, Errno::NODEV) => Err(CgroupError::Gone { path: self.path.to_string() }),
             (_, Errno::NOENT) if !dir.exists() => Err(CgroupError::Gone { path: self.path.to_string() }),
-            (_, Errno::NOENT) if !self.has(setting.controller) => Err(CgroupError::MissingController {
+            (_, Errno::NOENT) if let Some(controller) = self.lacks(setting) => Err(CgroupError::MissingController {
                 field: format!("{} ({})", setting.field, setting.file),
-                controller: setting.controller.to_string(),
+                controller,
                 version: Version::V2,
             }),
             _ => Err(dir.write_error(&setting.file, &setting.value, source)),
         }
     }
 
-    /// Whether this cgroup was given a controller: on v2 whoever made those above may have kept it.
-    fn has(&self, controller: Controllers) -> bool {
-        let dir = self.host.dir(0, self.path.relative());
-        self.host.version() == Version::V1
-            || dir
-                .try_read("cgroup.controllers")
-                .map_or(true, |text| (Controllers::from_words(&text) | Controllers::CORE_OF_V2).contains(controller))
+    /// v2: the controller of a setting, if this cgroup was not given it; whoever made those above may have kept it.
+    fn lacks(&self, setting: &Setting) -> Option<String> {
+        if self.host.version() == Version::V1 {
+            return None;
+        }
+        let text = self.host.dir(0, self.path.relative()).try_read("cgroup.controllers").ok()?;
+        let name = setting.file.split('.').next().filter(|name| *name != "cgroup")?;
+        text.split_ascii_whitespace().all(|word| word != name).then(|| name.to_owned())
     }
 
     /// Puts the device rules in force. `fresh`: nothing restricts the cgroup yet.

@@ -140,6 +140,8 @@ pub(super) struct Inner {
     pub version: Version,
     pub controllers: Controllers,
     pub hierarchies: Vec<Hierarchy>,
+    /// v1: the v2 hierarchy beside the others in which systemd keeps track of processes.
+    pub unified: Option<PathBuf>,
     pub write_flags: OFlags,
     /// Device programs that are loaded already, the last used at the end.
     pub programs: Mutex<VecDeque<(Rules, Arc<OwnedFd>)>>,
@@ -179,6 +181,7 @@ impl Host {
             };
             return Self::unified_at(&mount.point);
         }
+        let unified = mounts.iter().find(|mount| systemd && mount.v2).map(|mount| mount.point.clone());
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let mut seen = if systemd { Controllers::empty() } else { Controllers::SYSTEMD };
         for mount in mounts.into_iter().filter(|mount| !mount.v2) {
@@ -193,7 +196,11 @@ impl Host {
             }
         }
         let controllers = hierarchies.iter().map(|hierarchy| hierarchy.controllers).collect();
-        Ok(Self::new(Version::V1, controllers, hierarchies, OFlags::empty()))
+        let mut host = Self::new(Version::V1, controllers, hierarchies, OFlags::empty());
+        if let Some(inner) = Arc::get_mut(&mut host.inner) {
+            inner.unified = unified;
+        }
+        Ok(host)
     }
 
     /// A host whose unified hierarchy is the directory `root`, for a cgroup2 mount at another place than the usual.
@@ -214,7 +221,7 @@ impl Host {
 
     fn new(version: Version, controllers: Controllers, hierarchies: Vec<Hierarchy>, write_flags: OFlags) -> Self {
         let programs = Mutex::default();
-        Self { inner: Arc::new(Inner { version, controllers, hierarchies, write_flags, programs }) }
+        Self { inner: Arc::new(Inner { version, controllers, hierarchies, unified: None, write_flags, programs }) }
     }
 
     /// The version that containers live in.
@@ -340,8 +347,18 @@ impl Host {
             let dir = self.dir(0, path.relative());
             let offered = Controllers::from_words(&dir.read("cgroup.controllers")?);
             let missing = (wanted & offered) - enabled(path)?;
-            if missing.is_empty() || dir.try_write(FILE, &missing.to_enable()).is_ok() {
+            if missing.is_empty() {
                 continue;
+            }
+            match dir.try_write(FILE, &missing.to_enable()) {
+                Ok(()) => continue,
+                Err(Errno::BUSY) => {
+                    // It has processes of its own. Some controllers could be enabled one by one, but then no process
+                    // could enter the cgroups below: they would be threads' (cgroup-v2.rst, "Threads").
+                    refused = (Errno::BUSY, path.clone());
+                    continue;
+                }
+                Err(_) => {}
             }
             // All or nothing was nothing: one by one, and what fails counts only if it is needed.
             for controller in missing.iter() {

@@ -130,8 +130,10 @@ fn io(block_io: &LinuxBlockIo, out: &mut Vec<Setting>) -> Result<()> {
             return Err(unsupported("blockIO.weightDevice.leafWeight", "the kernel has no such file"));
         }
         if let Some(weight) = device.weight().and_then(io_weight_from_blkio) {
-            let line = format!("{}:{} {weight}", device.major(), device.minor());
-            out.push(Setting::new(Controllers::BLKIO, "io.weight", line, "blockIO.weightDevice"));
+            let device_number = format!("{}:{}", device.major(), device.minor());
+            let bfq = format!("{device_number} {}", device.weight().unwrap_or_default());
+            let instead = Otherwise::Instead { file: "io.weight", value: format!("{device_number} {weight}") };
+            out.push(Setting::new(Controllers::BLKIO, "io.bfq.weight", bfq, "blockIO.weightDevice").or(instead));
         }
     }
     let throttles = [
@@ -170,9 +172,15 @@ fn unified(resources: &LinuxResources, available: Controllers, out: &mut Vec<Set
         let controller = match prefix {
             "cgroup" if CORE.contains(&key.as_str()) => Controllers::empty(),
             "cgroup" => return Err(CgroupError::invalid(name(), value, "this file is not a setting")),
-            _ => Controllers::named(prefix).filter(|found| available.contains(*found)).ok_or_else(|| {
-                CgroupError::MissingController { field: name(), controller: prefix.to_owned(), version: Version::V2 }
-            })?,
+            // One that is not known here may be known to the kernel; the file shows it.
+            _ => match Controllers::named(prefix) {
+                None => Controllers::empty(),
+                Some(found) if available.contains(found) => found,
+                Some(_) => {
+                    let (field, controller) = (name(), prefix.to_owned());
+                    return Err(CgroupError::MissingController { field, controller, version: Version::V2 });
+                }
+            },
         };
         // Files of several lines take one a write.
         for line in value.split('\n').filter(|line| !line.is_empty()) {

@@ -95,11 +95,13 @@ fn cpu_max_keeps_what_is_not_mentioned() {
 #[test]
 fn everything_else() {
     let json = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
-        "blockIO":{"weight":500,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}],
+        "blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":500}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}],
             "throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]},
         "rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":10000},"mlx4_0":{"hcaObjects":1}}}"#;
     let want = [
         "io.bfq.weight=500",
+        "io.bfq.weight=8:0 500",
         "io.max=8:0 rbps=1000",
         "io.max=8:0 wiops=max",
         "hugetlb.2MB.rsvd.max=4194304",
@@ -153,7 +155,7 @@ fn what_cannot_be_done_says_why() {
         has(v2_error(&format!(r#"{{"unified":{{"{key}":"1"}}}}"#)), &["unified", key]);
     }
     has(v2_error(r#"{"unified":{"hugetlb.2MB.max":"1"}}"#), &["hugetlb", "controller"]);
-    has(v2_error(r#"{"unified":{"nonsense.max":"1"}}"#), &["nonsense", "controller"]);
+    assert_eq!(v2(r#"{"unified":{"nonsense.max":"1"}}"#, &Current::fresh()), ["nonsense.max=1"], "the kernel decides");
     has(v1_error(r#"{"unified":{"memory.max":"1"}}"#), &["unified", "v2 only"]);
     has(v2_error(r#"{"memory":{"swappiness":1}}"#), &["swappiness", "v2"]);
     has(v2_error(r#"{"memory":{"disableOOMKiller":true}}"#), &["disableOOMKiller"]);

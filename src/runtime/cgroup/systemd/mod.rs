@@ -22,5 +22,8 @@ pub use unit::{ScopeName, expand_slice, slice_of_path};
 
 use super::dbus::{Connection, Value};
 
+/// A property of a unit and its value.
+pub type Property = Value;
+
 #[cfg(test)]
 mod tests;
