@@ -81,10 +81,11 @@ pub enum CgroupDriver {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
-    /// Who makes cgroups: `cgroupfs` (the agent itself). The kubelet learns it through RuntimeConfig and needs no
-    /// setting of its own. `systemd` is refused until this version has that driver.
+    /// Who makes cgroups: `cgroupfs` (the agent itself) or `systemd`, which has a scope for each pod then. The kubelet
+    /// learns it through RuntimeConfig and needs no setting of its own. Pods that run keep what they were made with.
     pub cgroup_driver: CgroupDriver,
     /// The cgroup that pods are put into when nobody says where, as those of `orlop run`. A kubelet always says it.
+    /// Under systemd it must be a slice, and `orlop.slice` is the default.
     pub cgroup_parent: String,
     /// The seccomp profile behind `RuntimeDefault`: a JSON file in the format of the OCI runtime-spec. Unset: the
     /// profile that is built in.
@@ -112,11 +113,24 @@ pub struct Handler {
     pub root: Option<PathBuf>,
 }
 
+/// The parent under cgroupfs, and under systemd.
+const PARENTS: [&str; 2] = ["/orlop", "orlop.slice"];
+
+impl Runtime {
+    /// The parent of pods for which none is asked, as the driver names it.
+    pub fn cgroup_parent(&self) -> &str {
+        match self.cgroup_driver {
+            CgroupDriver::Systemd if self.cgroup_parent == PARENTS[0] => PARENTS[1],
+            _ => &self.cgroup_parent,
+        }
+    }
+}
+
 impl Default for Runtime {
     fn default() -> Self {
         Self {
             cgroup_driver: CgroupDriver::Cgroupfs,
-            cgroup_parent: "/orlop".to_owned(),
+            cgroup_parent: PARENTS[0].to_owned(),
             seccomp_profile: None,
             default_sysctls: BTreeMap::from([
                 ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
@@ -237,16 +251,17 @@ impl Config {
         if self.paths.root == self.paths.state {
             refuse("paths.state", "is the same as paths.root; what survives a reboot must be apart".to_owned());
         }
-        if self.runtime.cgroup_driver == CgroupDriver::Systemd {
-            refuse("runtime.cgroup_driver", "this version has no systemd driver; use \"cgroupfs\"".to_owned());
-        }
         if let Some(profile) = &self.runtime.seccomp_profile
             && !profile.is_file()
         {
             refuse("runtime.seccomp_profile", format!("\"{}\" is not a file", profile.display()));
         }
-        let parent = &self.runtime.cgroup_parent;
-        if !parent.starts_with('/') || parent.split('/').any(|part| part == "..") {
+        let parent = self.runtime.cgroup_parent();
+        if self.runtime.cgroup_driver == CgroupDriver::Systemd {
+            if !parent.ends_with(".slice") {
+                refuse("runtime.cgroup_parent", format!("\"{parent}\" is not a slice, as in \"orlop.slice\""));
+            }
+        } else if !parent.starts_with('/') || parent.split('/').any(|part| part == "..") {
             refuse("runtime.cgroup_parent", format!("\"{parent}\" is not the path of a cgroup, as in \"/orlop\""));
         }
         for (name, handler) in &self.runtime.handlers {

@@ -35,14 +35,17 @@ list() {
 }
 
 run=0 failed=0 skipped=0
-for guest in plain systemd; do
+for guest in plain systemd hybrid; do
     grep -q "^$guest " "$here/tests" || continue
     list "$guest" >"target/vm/list.$guest"
-    echo "== a guest with cgroup v2, $guest"
-    init="$guest"
-    [ "$guest" = plain ] && init=''
+    echo "== a guest: $guest"
+    case "$guest" in
+    plain) init='' arguments='' ;;
+    systemd) init=systemd arguments='' ;;
+    hybrid) init=systemd arguments='systemd.unified_cgroup_hierarchy=0' ;;
+    esac
     code=0
-    VM_INIT="$init" "$here/run.sh" "$here/inside.sh $PWD/target/vm/list.$guest" 2>&1 | tee target/vm/log || code=$?
+    VM_INIT="$init" VM_ARGS="$arguments" "$here/run.sh" "$here/inside.sh $PWD/target/vm/list.$guest" 2>&1 | tee target/vm/log || code=$?
     counts="$(sed -n 's/^vm: \([0-9]*\) tests run, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' target/vm/log)"
     if [ -z "$counts" ]; then
         echo "test-v2: the guest ($guest) ended with $code before its tests did"

@@ -5,6 +5,7 @@
 //! nothing but these verbs, so that engines can call it in the place of runc.
 
 mod begin;
+mod cgroup;
 mod control;
 mod descriptors;
 mod events;
@@ -29,7 +30,6 @@ mod version;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -157,6 +157,9 @@ struct CreateArgs {
     /// Do not use pivot_root(2), which the root of an initial ramdisk refuses; containers are shut in less well then
     #[arg(long)]
     no_pivot: bool,
+    /// The global flag of this name.
+    #[arg(skip)]
+    systemd_cgroup: bool,
     id: String,
 }
 
@@ -266,11 +269,12 @@ fn is_plain_user() -> bool {
 fn verb(args: RuntimeArgs, below: &str) -> Result<u8> {
     log::debug(|| format!("{:?}", args.verb));
     let root = record::Root::new(args.root.unwrap_or_else(|| default_root(below)));
-    if args.systemd_cgroup && matches!(args.verb, Verb::Create(_) | Verb::Run(_)) {
-        bail!("--systemd-cgroup: systemd is not asked for cgroups by this version; leave it out");
+    let mut verb = args.verb;
+    if let Verb::Create(create) | Verb::Run(RunArgs { create, .. }) = &mut verb {
+        create.systemd_cgroup = args.systemd_cgroup;
     }
     let limits = rootless::Limits::of(args.rootless);
-    match args.verb {
+    match verb {
         Verb::Create(create) => begin::create(&root, limits, &create),
         Verb::Run(run) => return begin::run(&root, limits, &run),
         Verb::Exec(exec) => return exec::exec(&root, &exec),

@@ -122,7 +122,7 @@ fn settings(config: &Config) -> Settings {
             CgroupDriver::Cgroupfs => views::CgroupDriver::Cgroupfs,
             CgroupDriver::Systemd => views::CgroupDriver::Systemd,
         },
-        cgroup_parent: config.runtime.cgroup_parent.clone(),
+        cgroup_parent: config.runtime.cgroup_parent().to_owned(),
         handlers: config.runtime.handlers.clone(),
         default_sysctls: config.runtime.default_sysctls.clone().into_iter().collect(),
         seccomp_profile: config.runtime.seccomp_profile.clone(),

@@ -116,7 +116,7 @@ fn an_unknown_value_names_the_nearest() {
 
 #[test]
 fn every_problem_is_named_in_the_order_of_the_file() {
-    let text = "[paths]\nroot = 5\nstate = \"run\"\n\n[runtime]\ncgroup_parent = \"../x\"\nfoo = 1\ncgroup_driver = \"systemd\"\n\
+    let text = "[paths]\nroot = 5\nstate = \"run\"\n\n[runtime]\ncgroup_parent = \"../x\"\nfoo = 1\ncgroup_driver = \"systend\"\n\
                 [metrics]\naddress = \"x\"\n[registry.hosts.a]\nmirrors = [{ ulr = \"x\" }]\n";
     let found = problems(text);
     let lines: Vec<&str> = found.iter().map(|p| p.split(": ").next().unwrap()).collect();
@@ -124,6 +124,15 @@ fn every_problem_is_named_in_the_order_of_the_file() {
     assert_eq!(lines, expected, "{found:#?}");
     assert!(found[0].contains("paths.root: invalid type: integer `5`"), "{found:#?}");
     assert!(found[6].contains("registry.hosts.a.mirrors: unknown key; did you mean \"url\"?"), "{found:#?}");
+}
+
+#[test]
+fn under_systemd_the_parent_is_a_slice() {
+    let systemd = "[runtime]\ncgroup_driver = \"systemd\"\n";
+    assert!(problems(&format!("{systemd}cgroup_parent = \"/x\"\n"))[0].contains("slice"));
+    let config = Config::parse("c.toml", systemd).unwrap();
+    assert_eq!(config.runtime.cgroup_parent(), "orlop.slice");
+    assert_eq!(Config::default().runtime.cgroup_parent(), "/orlop");
 }
 
 #[test]

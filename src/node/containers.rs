@@ -107,7 +107,7 @@ impl Node {
             lowers: image.lowers(),
             volumes,
             image_volumes,
-            cgroup: launch::cgroup_path(&pod.config, &self.inner.settings.cgroup_parent, id),
+            cgroup: self.container_cgroup(pod, id),
             config,
         };
         // What can be wrong with the request shows now, not when it is started.

@@ -39,6 +39,8 @@ pub(super) struct Inner {
     pub containers_in_flight: Joins<(String, ContainerMetadata), String>,
     pub starts_in_flight: Joins<String, ()>,
     pub cgroups: cgroup::Host,
+    /// Set where systemd makes the cgroups.
+    pub systemd: Option<cgroup::systemd::Systemd>,
     pub network: Network,
     pub shim_image: ShimImage,
     /// Shims can hold the pods' shared memory themselves (Linux 6.15).

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroups;
 mod container;
 mod containers;
 pub mod error;

@@ -15,17 +15,17 @@ use super::settings::Settings;
 use super::views::CgroupDriver;
 use crate::network::Network;
 use crate::runtime::cgroup;
+use crate::runtime::cgroup::systemd::Systemd;
 use crate::shim::client::{ShimImage, detached_mounts_can_be_cloned};
 
 impl Node {
     /// Opens the node of these directories. When it returns, every pod and container that a former agent left is
     /// known again, and what nobody claims is gone. Only one agent can have a node open.
     pub async fn open(settings: Settings) -> Result<Self> {
-        if settings.cgroup_driver == CgroupDriver::Systemd {
-            let message =
-                "the cgroup driver \"systemd\" is not available in this version; set cgroup_driver = \"cgroupfs\"";
-            return Err(NodeError::new(ErrorKind::InvalidArgument, message));
-        }
+        let systemd = match settings.cgroup_driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd => Some(ask_systemd().await?),
+        };
         let dirs = Dirs { root: settings.root.clone(), state: settings.state.clone() };
         dirs.prepare().map_err(|cause| NodeError::internal(format!("preparing {}", dirs.root.display()), cause))?;
         let lock = lock(&dirs.root.join("lock"))?;
@@ -47,6 +47,7 @@ impl Node {
                 containers_in_flight: Default::default(),
                 starts_in_flight: Default::default(),
                 cgroups,
+                systemd,
                 network,
                 shim_image,
                 shims_hold_memory: detached_mounts_can_be_cloned(),
@@ -67,6 +68,14 @@ impl Node {
         node.inner.images.collect_garbage();
         Ok(node)
     }
+}
+
+/// The machine's systemd, once it has answered.
+async fn ask_systemd() -> Result<Systemd> {
+    let asked = tokio::task::spawn_blocking(|| Systemd::system().check().map(|()| Systemd::system()));
+    let asked = asked.await.map_err(|cause| NodeError::internal("cgroup_driver = \"systemd\"", cause))?;
+    asked
+        .map_err(|cause| NodeError::new(ErrorKind::FailedPrecondition, format!("cgroup_driver = \"systemd\": {cause}")))
 }
 
 /// Holds the node for this process until it ends, however it ends.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::external::ExternalRuntime;
 use super::rate::CpuRate;
-use super::records::PodRecord;
+use super::records::{PodRecord, PodScope};
 use super::types::{NamespaceMode, PodConfig, PodState};
 use super::views::PodView;
 use crate::network::{InterfaceReader, NetworkRecord};
@@ -18,6 +18,7 @@ pub struct Pod {
     pub id: String,
     pub created_at: i64,
     pub made_cgroups: Vec<String>,
+    pub scope: Option<PodScope>,
     pub config: PodConfig,
     /// What runs its containers, if it is not the built-in runtime.
     pub external: Option<ExternalRuntime>,
@@ -47,6 +48,7 @@ impl Pod {
             id: record.id,
             created_at: record.created_at,
             made_cgroups: record.made_cgroups,
+            scope: record.scope,
             config: record.config,
             external: record.external,
             queue: tokio::sync::Mutex::default(),

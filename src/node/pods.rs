@@ -61,12 +61,14 @@ impl Node {
             // It failed or has ended, and the caller asks for the very same pod again: it takes its place.
             self.remove_pod(&same.id).await?;
         }
+        let id = ids::new_id()?;
         let record = PodRecord {
             version: records::VERSION,
-            id: ids::new_id()?,
             created_at: ids::now(),
-            made_cgroups: launch::missing_cgroups(&self.inner.cgroups, &config.cgroup_parent)?,
             external: self.inner.handlers.runtime(&config.runtime_handler).cloned(),
+            made_cgroups: launch::missing_cgroups(&self.inner.cgroups, &self.parent_path(&config)?)?,
+            scope: self.new_scope(&config, &id)?,
+            id,
             config,
         };
         let dir = self.inner.dirs.pod(&record.id);
@@ -87,7 +89,7 @@ impl Node {
     /// that it can be removed later.
     async fn undo_pod(&self, pod: &Arc<Pod>) {
         let undone = match self.tear_down(pod).await {
-            Ok(()) => self.erase_pod(pod),
+            Ok(()) => self.erase_pod(pod).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = undone {
@@ -108,13 +110,15 @@ impl Node {
             if self.memory_of(pod) == Memory::HostMount {
                 launch::mount_shm(&dir)?;
             }
-            ShimClient::spawn(&self.inner.shim_image, &pod.id, state.as_fd(), None, events)
-                .map_err(|cause| failed(&cause))
+            let shim = ShimClient::spawn(&self.inner.shim_image, &pod.id, state.as_fd(), None, events);
+            let shim = Arc::new(shim.map_err(|cause| failed(&cause))?);
+            pod.live().shim = Some(shim.clone());
+            let doors = self.enter_scope(pod, shim.pid()).await?;
+            Ok::<_, NodeError>((shim, doors))
         };
         let (netns, prepared) = tokio::join!(self.attach(pod), prepare);
-        let shim = Arc::new(prepared?);
-        pod.live().shim = Some(shim.clone());
-        self.set_up_shim(pod, &shim, &state, netns?).await.map_err(|cause| failed(&cause))?;
+        let (shim, doors) = prepared?;
+        self.set_up_shim(pod, &shim, &state, netns?, &doors).await.map_err(|cause| failed(&cause))?;
         self.watch(pod.clone(), told);
         Ok(())
     }
@@ -126,6 +130,7 @@ impl Node {
         shim: &ShimClient,
         state: &File,
         netns: Option<OwnedFd>,
+        doors: &[OwnedFd],
     ) -> std::result::Result<(), ShimError> {
         let namespaces = &pod.config.security.namespaces;
         let hostname = self.own_hostname(&pod.config);
@@ -141,7 +146,7 @@ impl Node {
             shm: if self.memory_of(pod) == Memory::Shim { ShmSource::New } else { ShmSource::None },
             sysctls: &sysctls.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>(),
             oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
-            cgroups: &[],
+            cgroups: &doors.iter().map(AsFd::as_fd).collect::<Vec<_>>(),
         };
         shim.setup(setup).await.map(|_| ())
     }
@@ -227,6 +232,7 @@ impl Node {
         if let Some(shim) = shim {
             end_shim(pod, &shim).await?;
         }
+        self.leave_scope(pod).await?;
         if let Some(record) = network {
             self.detach(pod, &record).await?;
         }
@@ -272,24 +278,15 @@ impl Node {
         for container in self.containers_of(&pod.id) {
             self.remove_in_turn(&container).await?;
         }
-        self.erase_pod(&pod)?;
+        self.erase_pod(&pod).await?;
         self.forget_pod(&pod.id);
         info!(pod = %pod.label(), id = %pod.id, "pod is removed");
         Ok(())
     }
 
     /// Removes what stays of a pod that holds nothing any more: cgroups that it brought, and last its records.
-    fn erase_pod(&self, pod: &Pod) -> Result<()> {
-        for path in &pod.made_cgroups {
-            if let Some(cgroup) = launch::open_cgroup(&self.inner.cgroups, path)
-                && let Err(cause) = cgroup.remove_if_empty()
-            {
-                warn!(pod = %pod.label(), %cause, "a cgroup that the pod brought stays");
-            }
-            if pod.external.is_some() {
-                super::external::remove_everywhere(path);
-            }
-        }
+    async fn erase_pod(&self, pod: &Pod) -> Result<()> {
+        self.remove_parents(pod).await;
         records::remove_tree(&self.inner.dirs.pod(&pod.id))
     }
 

@@ -38,10 +38,22 @@ pub struct PodRecord {
     pub created_at: i64,
     /// Cgroups above its containers' that were not there before it, the deepest first: they go with it.
     pub made_cgroups: Vec<String>,
+    /// Where systemd makes the cgroups.
+    #[serde(default)]
+    pub scope: Option<PodScope>,
     pub config: PodConfig,
     /// What runs its containers, if it is not the built-in runtime.
     #[serde(default)]
     pub external: Option<ExternalRuntime>,
+}
+
+/// The unit of systemd that a pod is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodScope {
+    pub slice: String,
+    pub unit: String,
+    /// Its cgroup, from the hierarchy's root.
+    pub path: String,
 }
 
 /// `stopped.json`.

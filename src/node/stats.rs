@@ -147,7 +147,8 @@ impl Node {
     fn parent_of(&self, pod: &Pod) -> Option<Arc<Cgroup>> {
         let mut live = pod.live();
         if live.cgroup.is_none() {
-            live.cgroup = super::launch::open_cgroup(&self.inner.cgroups, &pod.config.cgroup_parent).map(Arc::new);
+            let path = self.parent_path(&pod.config).ok()?;
+            live.cgroup = super::launch::open_cgroup(&self.inner.cgroups, &path).map(Arc::new);
         }
         live.cgroup.clone()
     }

@@ -51,8 +51,9 @@ impl Agent {
         let base = std::env::var_os("ORLOP_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
         let dir = Path::new(&base).join(name);
         fs::create_dir_all(&dir).unwrap();
+        let driver = if systemd() { "[runtime]\ncgroup_driver = \"systemd\"\n" } else { "" };
         let config = format!(
-            "[paths]\nroot = \"{dir}/root\"\nstate = \"{dir}/run\"\nsocket = \"{dir}/orlop.sock\"\n\
+            "{driver}[paths]\nroot = \"{dir}/root\"\nstate = \"{dir}/run\"\nsocket = \"{dir}/orlop.sock\"\n\
              [metrics]\naddress = \"\"\n[network]\n{network}\n",
             dir = dir.display()
         );
@@ -171,8 +172,28 @@ impl Agent {
 
     /// The cgroup parent for pods of this agent's tests.
     pub fn cgroup(&self) -> String {
-        format!("/{}", self.dir.file_name().unwrap().to_string_lossy())
+        let name = self.dir.file_name().unwrap().to_string_lossy().into_owned();
+        if systemd() { slice(&name) } else { format!("/{name}") }
     }
+}
+
+/// Whether the agents are to have their cgroups made by systemd (`ORLOP_TEST_CGROUP_DRIVER=systemd`).
+pub fn systemd() -> bool {
+    std::env::var_os("ORLOP_TEST_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
+}
+
+/// The cgroup of the pod `name` below that of an agent.
+pub fn cgroup_of_pod(agent: &str, name: &str) -> String {
+    match agent.rsplit('/').next().and_then(|last| last.strip_suffix(".slice")) {
+        Some(stem) => slice(&format!("{stem}-{}", name.replace('-', "_"))),
+        None => format!("{agent}/{name}"),
+    }
+}
+
+/// The path of the slice `name`, with those above it.
+fn slice(name: &str) -> String {
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    ends.map(|end| format!("/{}.slice", &name[..end])).collect()
 }
 
 impl Drop for Agent {

@@ -59,7 +59,7 @@ impl Kubelet {
             hostname: name.to_owned(),
             log_directory: self.logs.join(name).display().to_string(),
             linux: Some(v1::LinuxPodSandboxConfig {
-                cgroup_parent: format!("{}/{name}", self.cgroup),
+                cgroup_parent: super::agent::cgroup_of_pod(&self.cgroup, name),
                 security_context: Some(v1::LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces()),
                     ..Default::default()

@@ -6,18 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkfifoat};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
+use super::cgroup::Unit;
 use super::descriptors::Preserved;
 use super::hooks::Hooks;
 use super::record::{Record, Root, VERSION, stat, write_whole};
 use super::rootless::Limits;
 use super::{CreateArgs, Result, RunArgs, descriptors, foreground};
-use crate::runtime::cgroup::{
-    Cgroup, CgroupPath, CreateOptions, Entry, Host, OnExisting, Version, default_device_rules,
-};
+use crate::runtime::cgroup::{Cgroup, Entry, Version};
 use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
 use crate::runtime::embedded::SmallProgram;
 use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, hand_over, read_status, spawn};
@@ -92,7 +91,8 @@ fn begin(root: &Root, limits: Limits, args: &CreateArgs, gated: bool, foreground
     // Nobody removes it before it is whole.
     let _lock = root.lock_directory(&args.id)?;
     let mut undo = Undo { root, id: &args.id, cgroup: None, hooks: &hooks, forked: false, done: false };
-    undo.cgroup = make_cgroup(&spec, &args.id, limits)?;
+    let (cgroup, seed) = super::cgroup::make(&spec, &args.id, limits, args.systemd_cgroup)?;
+    undo.cgroup = cgroup;
     let cgroup = undo.cgroup.as_ref();
 
     let keyring = (!args.no_new_keyring).then(|| format!("_ses.{}", args.id));
@@ -117,6 +117,7 @@ fn begin(root: &Root, limits: Limits, args: &CreateArgs, gated: bool, foreground
     let attendance = Attendance { socket: args.console_socket.as_deref(), hooks: Some(&hooks) };
     undo.forked = true;
     let begun = start(&header, &Plan::Launch(Box::new(plan)), fds, &attendance)?;
+    drop(seed); // the container's init keeps the cgroup from here on
     match save(root, args, &begun, Saved { spec, bundle, rootfs, keyring, cgroup }) {
         Ok(record) => {
             undo.done = true;
@@ -149,6 +150,7 @@ fn save(root: &Root, args: &CreateArgs, begun: &Begun, saved: Saved<'_>) -> Resu
         rootfs: saved.rootfs,
         created: jiff::Timestamp::now().to_string(),
         cgroup: saved.cgroup.map(|cgroup| cgroup.path().as_str().to_owned()),
+        unit: saved.cgroup.and_then(Unit::of),
         keyring: saved.keyring,
         spec: saved.spec,
         gate: root.gate(&args.id),
@@ -202,37 +204,6 @@ pub(super) fn check_console(terminal: Option<bool>, socket: Option<&Path>, foreg
         (false, Some(_)) => bail!("cannot use console socket if the container has no terminal"),
         _ => Ok(()),
     }
-}
-
-fn make_cgroup(spec: &Spec, id: &str, limits: Limits) -> Result<Option<Cgroup>> {
-    let linux = spec.linux().as_ref();
-    let asked = linux.and_then(|l| l.cgroups_path().as_ref()).map(|p| p.to_string_lossy().into_owned());
-    let path = match asked.filter(|p| !p.is_empty()) {
-        Some(path) if path.starts_with('/') => path,
-        Some(path) => format!("/{path}"),
-        None => format!("/{id}"),
-    };
-    let asked = linux.and_then(|l| l.resources().as_ref());
-    let resources = limits.resources(resources(asked));
-    let make = || -> Result<Cgroup> {
-        let options = CreateOptions { existing: OnExisting::Adopt, ..CreateOptions::default() };
-        let cgroup = Host::detect()?.create(&CgroupPath::new(&path)?, &resources, options)?;
-        if let Some(owner) = compile::cgroup_owner(spec)? {
-            cgroup.delegate(owner)?;
-        }
-        Ok(cgroup)
-    };
-    limits.without(make(), asked)
-}
-
-/// The limits of the specification. Its device rules come before those that every container has; engines rely on it
-/// and say no more than "nothing else".
-fn resources(asked: Option<&LinuxResources>) -> LinuxResources {
-    let mut resources = asked.cloned().unwrap_or_default();
-    let mut devices = resources.devices().clone().unwrap_or_default();
-    devices.extend(default_device_rules());
-    resources.set_devices(Some(devices));
-    resources
 }
 
 /// What the compiler is told of the host, and the directory for clone3.

@@ -161,8 +161,9 @@ fn end(remains: &Remains) -> Result<()> {
         cgroup.kill()?;
         cgroup.wait_empty(PATIENCE)?;
         cgroup.remove()?;
+        return Ok(());
     }
-    Ok(())
+    remains.forget_unit()
 }
 
 /// Its cgroup, if that is still there.

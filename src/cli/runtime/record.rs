@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Result;
 use super::begin::GATE;
+use super::cgroup::Unit;
 use crate::runtime::cgroup::{Cgroup, CgroupError, CgroupPath, Host};
 
 /// As runc has it.
@@ -40,6 +41,9 @@ pub(super) struct Record {
     pub rootfs: PathBuf,
     pub created: String,
     pub cgroup: Option<String>,
+    /// The unit of systemd that the cgroup belongs to.
+    #[serde(default)]
+    pub unit: Option<Unit>,
     pub keyring: Option<String>,
     pub spec: Spec,
     /// What its init waits at, as long as it was not started.
@@ -60,6 +64,7 @@ pub(super) struct Remains {
     pid: i32,
     started: u64,
     cgroup: Option<String>,
+    unit: Option<Unit>,
 }
 
 /// No other verb changes the container as long as this lives.
@@ -238,14 +243,26 @@ impl Remains {
         let Some(path) = &self.cgroup else { return Ok(None) };
         match Host::detect()?.open(&CgroupPath::new(path)?) {
             Err(CgroupError::Gone { .. }) => Ok(None),
-            other => Ok(Some(other?)),
+            other => {
+                let cgroup = other?;
+                Ok(Some(match &self.unit {
+                    Some(unit) => cgroup.with_scope(unit.scope()),
+                    None => cgroup,
+                }))
+            }
         }
+    }
+
+    /// Makes systemd forget the unit of a cgroup that went with its last process.
+    pub fn forget_unit(&self) -> Result<()> {
+        self.unit.as_ref().map_or(Ok(()), |unit| Ok(unit.scope().stop()?))
     }
 }
 
 impl Record {
     pub fn remains(&self) -> Remains {
-        Remains { pid: self.pid, started: self.started, cgroup: self.cgroup.clone() }
+        let (cgroup, unit) = (self.cgroup.clone(), self.unit.clone());
+        Remains { pid: self.pid, started: self.started, cgroup, unit }
     }
 
     /// Its process, if that is still the one; with it goes whether it was started.
