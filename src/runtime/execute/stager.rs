@@ -7,7 +7,7 @@
 //!
 //! A caller without privileges (a plain user) has none to give: the init opens the sources by itself.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Uid, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -238,6 +238,9 @@ fn clone_init(
             }
             then(pidfd.as_fd())?;
             reporter.init(pidfd.as_fd());
+            // The end of the reports is the program's beginning, so nobody else may hold this when it begins.
+            let held = reporter.socket.as_raw_fd() as u32;
+            let _ = sys::close_range(held, held);
             // Should it be dead, its parent will see that.
             let _ = rustix::io::write(&go, b"g");
             sys::exit_now(0)

@@ -25,14 +25,23 @@ impl Server {
             if self.on_maker(pid) {
                 continue;
             }
-            // What it said before it died comes first, and is understood while there still is something to look at.
-            if let Some(index) = self.table.find_pid(number) {
-                self.on_status(index);
+            // What it said before it died comes first, and is understood while there still is something to look at. A
+            // process that nobody knows may be one that a stager has not been heard about yet.
+            match self.table.find_pid(number) {
+                Some(index) => self.on_status(index),
+                None => self.hear_all(),
             }
             match rustix::process::waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((_, status))) => self.ended(number, exit_status(status)),
                 _ => return,
             }
+        }
+    }
+
+    /// All that is on its way to its program has its say.
+    fn hear_all(&mut self) {
+        for index in 0..self.table.len() {
+            self.on_status(index);
         }
     }
 
