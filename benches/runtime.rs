@@ -44,6 +44,8 @@ impl Stage {
         let directory = tempfile::Builder::new().prefix("orlop-bench-").tempdir_in("/dev/shm").unwrap();
         bundle::make_rootfs(&directory.path().join("rootfs"));
         let mut config = bundle::config("", "orlop-bench");
+        // The last one that Debian's crun knows.
+        config["ociVersion"] = json!("1.0.2");
         // One for each container, since there may be several at a time.
         config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
         config["process"]["args"] = json!(program);
