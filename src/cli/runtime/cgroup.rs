@@ -35,9 +35,11 @@ impl Unit {
 pub(super) fn make(spec: &Spec, id: &str, limits: Limits, systemd: bool) -> Result<(Option<Cgroup>, Option<Seed>)> {
     let asked = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let resources = limits.resources(resources(asked));
+    // Before there is a cgroup that an error would leave behind.
+    let owner = compile::cgroup_owner(spec)?;
     let make = || -> Result<_> {
         let (cgroup, seed) = if systemd { scope(spec, id, &resources)? } else { (own(spec, id, &resources)?, None) };
-        if let Some(owner) = compile::cgroup_owner(spec)?
+        if let Some(owner) = owner
             && let Err(error) = cgroup.delegate(owner)
         {
             drop(seed);
