@@ -230,7 +230,8 @@ fn an_exec_goes_into_a_cgroup_below_the_containers_and_no_other() {
     let id = bundle.id.as_str();
     for path in ["../x", "..", "memory:..", "a/../../b"] {
         let failed = bundle.refused(&["exec", "--cgroup", path, id, "true"]);
-        assert!(failed.contains("is not a sub cgroup path"), "{path}: {failed}");
+        let no_controllers = path.contains(':') && failed.contains("cgroup v2 has no controllers to name");
+        assert!(failed.contains("is not a sub cgroup path") || no_controllers, "{path}: {failed}");
     }
     bundle.refused(&["exec", "--cgroup", "missing", id, "true"]);
     assert_eq!(bundle.ok(&["exec", "--cgroup", "/", id, "echo", "here"]), "here\n");

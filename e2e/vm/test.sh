@@ -21,6 +21,8 @@ list() {
     grep "^$1 " "$here/tests" | while read -r guest pattern arguments; do
         found=''
         while read -r name path; do
+            # A pattern for all guests does not mean those that need systemd.
+            [[ "$1" = plain && "$name" == *_systemd ]] && continue
             # shellcheck disable=SC2053 # it is a pattern
             if [[ "$name" == $pattern ]]; then
                 found=yes

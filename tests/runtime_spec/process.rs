@@ -267,7 +267,9 @@ fn the_cpu_affinity_is_that_of_an_exec_alone() {
         bundle.exec_process(&process)
     };
     assert_eq!(allowed(&run(json!({})).output()), own);
-    assert_eq!(allowed(&run(json!({ "initial": "1" })).output()), "1");
+    // Entering a cgroup with a cpuset takes it back on kernels before 6.2: what lasts is the final one.
+    let initial = allowed(&run(json!({ "initial": "1" })).output());
+    assert!(initial == "1" || initial == own, "{initial}");
     assert_eq!(allowed(&run(json!({ "initial": "0", "final": "1" })).output()), "1");
     assert_eq!(allowed(&run(json!({ "initial": "", "final": "0-1" })).output()), "0-1");
     // From the container's own process, where no other is given.
