@@ -13,6 +13,8 @@ pub mod embedded;
 pub mod execute;
 pub mod plan;
 #[cfg(feature = "agent")]
+pub mod resctrl;
+#[cfg(feature = "agent")]
 pub mod seccomp;
 pub mod security;
 mod sys;

@@ -228,6 +228,8 @@ pub enum MountStep {
     Change {
         path: PathBytes,
         flags: MountFlags,
+        /// Options of the super block, that change for all who see it.
+        options: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },
 }
 
@@ -317,7 +319,8 @@ pub struct DevicePlan {
 /// The process, for a container as for an exec.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessPlan {
-    /// None where the configuration has no process: the container can be created, not started. `args[0]` is looked up in the `PATH` of `env` when it has no slash.
+    /// None where the configuration has no process: the container can be created, not started. `args[0]` is looked up in
+    /// the `PATH` of `env` when it has no slash.
     pub args: Vec<Vec<u8>>,
     /// `NAME=value`, each name once.
     pub env: Vec<Vec<u8>>,
@@ -334,6 +337,8 @@ pub struct ProcessPlan {
     pub keyring: Option<Vec<u8>>,
     pub capabilities: CapabilitySets,
     pub no_new_privileges: bool,
+    /// `tasks` files of resctrl that it writes `0` to, to be in their groups.
+    pub resctrl: Vec<PathBytes>,
     /// The AppArmor profile of the program.
     pub apparmor: Option<Vec<u8>>,
     /// The SELinux label of the program, and of the keys that are made for it.

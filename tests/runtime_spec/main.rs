@@ -5,6 +5,9 @@
 
 #[path = "../support/bundle.rs"]
 mod bundle;
+mod devices;
+mod mounts;
 mod network;
 mod process;
 mod security;
+mod system;

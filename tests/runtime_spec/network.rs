@@ -113,13 +113,13 @@ fn a_device_moves_into_a_namespace_that_is_there_already() {
     bundle.linux()["netDevices"] = json!({ "b0": { "name": "eth0" } });
     let error = bundle.fails();
     assert!(error.contains("linux.netDevices \"b0\"") && error.contains("\"eth0\" already"), "{error}");
-    assert!(host.ip("link show").contains("b0"), "it has not moved");
+    assert!(host.ip("link show").contains(" b0@"), "it has not moved");
     bundle.linux()["netDevices"] = json!({ "b0": { "name": "eth%d" } });
     let output = bundle.output();
     assert!(output.contains(" eth1"), "{output}");
     // It belongs to the namespace, not to the container.
     assert!(pod.ip("link show").contains("eth1"));
-    assert!(!host.ip("link show").contains("b0"));
+    assert!(!host.ip("link show").contains(" b0@"));
 }
 
 #[test]
@@ -143,5 +143,5 @@ fn what_cannot_be_moved_is_an_error() {
     bundle.no_namespace("network");
     bundle.unmount("/sys");
     assert!(bundle.fails().contains("need a network namespace"));
-    assert!(host.ip("link show").contains("b0"));
+    assert!(host.ip("link show").contains(" b0@"));
 }

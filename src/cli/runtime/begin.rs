@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIntelRdt, LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkfifoat};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
@@ -21,6 +21,7 @@ use crate::runtime::compile::{self, CgroupView, HostFacts, V1Hierarchy};
 use crate::runtime::embedded::SmallProgram;
 use crate::runtime::execute::{Attached, Report, Spawned, Stdio3, go_on, hand_over, read_status, spawn};
 use crate::runtime::plan::{CgroupEntry, Plan, RootSource, SpawnHeader};
+use crate::runtime::resctrl::{Groups, Resctrl};
 use crate::runtime::security::SecurityModules;
 
 /// The longest config.json that is read.
@@ -56,6 +57,7 @@ struct Undo<'a> {
     root: &'a Root,
     id: &'a str,
     cgroup: Option<Cgroup>,
+    resctrl: Groups,
     hooks: &'a Hooks,
     /// The child was made: it is gone now, and hooks may have been run for it.
     forked: bool,
@@ -72,6 +74,7 @@ impl Drop for Undo<'_> {
             let _ = cgroup.kill();
             let _ = cgroup.remove();
         }
+        self.resctrl.undo();
         let _ = self.root.forget(self.id);
         if self.forked {
             self.hooks.poststop();
@@ -90,7 +93,18 @@ fn begin(root: &Root, limits: Limits, args: &CreateArgs, gated: bool, foreground
     let directory = root.reserve(&args.id)?;
     // Nobody removes it before it is whole.
     let _lock = root.lock_directory(&args.id)?;
-    let mut undo = Undo { root, id: &args.id, cgroup: None, hooks: &hooks, forked: false, done: false };
+    let mut undo = Undo {
+        root,
+        id: &args.id,
+        cgroup: None,
+        resctrl: Groups::default(),
+        hooks: &hooks,
+        forked: false,
+        done: false,
+    };
+    if let Some(asked) = intel_rdt(&spec) {
+        undo.resctrl = Resctrl::of_host()?.prepare(asked, &args.id)?;
+    }
     let (cgroup, seed) = super::cgroup::make(&spec, &args.id, limits, args.systemd_cgroup)?;
     undo.cgroup = cgroup;
     let cgroup = undo.cgroup.as_ref();
@@ -98,6 +112,7 @@ fn begin(root: &Root, limits: Limits, args: &CreateArgs, gated: bool, foreground
     let keyring = (!args.no_new_keyring).then(|| format!("_ses.{}", args.id));
     let (facts, entry) = facts(cgroup, keyring.clone(), bundle.clone())?;
     let facts = HostFacts { id: args.id.clone(), host_namespaces: host_namespaces(&spec), ..facts };
+    let facts = HostFacts { resctrl: undo.resctrl.tasks.clone(), ..facts };
     let facts = limits.complete(facts, &spec)?;
     let source = RootSource::Directory(rootfs.as_os_str().as_bytes().to_vec());
     let (header, mut plan) = compile::container(&spec, source, &facts)?;
@@ -182,6 +197,11 @@ fn load_spec(path: &Path) -> Result<Spec> {
         compile::read_spec(&text).with_context(|| format!("{} is no OCI specification", path.display()))?;
     warn(&warnings);
     Ok(spec)
+}
+
+/// What is made in resctrl before the container, and goes after it.
+pub(super) fn intel_rdt(spec: &Spec) -> Option<&LinuxIntelRdt> {
+    spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref())
 }
 
 /// What is done otherwise than asked for, told to whoever called.

@@ -17,6 +17,7 @@ use super::record::{Record, Remains, Root, Status};
 use crate::cli::output;
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::execute::read_answer;
+use crate::runtime::resctrl::Resctrl;
 
 /// How long a killed container may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -136,6 +137,9 @@ pub(super) fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
 /// Kills what is left of a container, and removes all that was made for it; then come the hooks for that.
 fn destroy(root: &Root, record: &Record) -> Result<()> {
     end(&record.remains())?;
+    if let Some(asked) = super::begin::intel_rdt(&record.spec) {
+        Resctrl::of_host()?.remove(asked, &record.id)?;
+    }
     root.forget(&record.id)?;
     if let Ok(hooks) = Hooks::of(&record.spec, &record.id, &record.bundle) {
         hooks.poststop();

@@ -15,6 +15,7 @@ use crate::runtime::cgroup::Entry;
 use crate::runtime::compile::{self, HostFacts};
 use crate::runtime::execute::{Attached, run_on};
 use crate::runtime::plan::{CgroupEntry, Plan};
+use crate::runtime::resctrl::Resctrl;
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
@@ -113,7 +114,11 @@ pub(super) fn exec(root: &Root, args: &ExecArgs) -> Result<u8> {
     let signals = if args.detach { None } else { Some(foreground::Signals::hold()?) };
     run_on(&compile::initial_cpus(&process)?).context("process.execCPUAffinity.initial: set the CPU affinity")?;
     let (facts, _) = begin::facts(cgroup.as_ref(), record.keyring.clone(), record.bundle.clone())?;
-    let facts = HostFacts { id: record.id.clone(), running: Some(record.pid), ..facts };
+    let resctrl = match begin::intel_rdt(&record.spec) {
+        Some(asked) => Resctrl::of_host()?.tasks(asked, &record.id)?,
+        None => Vec::new(),
+    };
+    let facts = HostFacts { id: record.id.clone(), running: Some(record.pid), resctrl, ..facts };
     let launch = |entry: Option<Entry>| {
         let (entry, directory) = entry.map_or((CgroupEntry::None, None), begin::way_in);
         let facts = HostFacts { cgroup: entry, into_cgroup: directory.is_some(), ..facts.clone() };

@@ -61,9 +61,7 @@ impl Devices {
             }
         }
         let mut symlinks: Vec<_> = SYMLINKS.iter().map(|&(path, target)| (path.into(), target.into())).collect();
-        if at(b"/dev/pts").is_some() {
-            symlinks.push((b"/dev/ptmx".to_vec(), b"pts/ptmx".to_vec()));
-        }
+        symlinks.push((b"/dev/ptmx".to_vec(), b"pts/ptmx".to_vec()));
         Ok(Self { nodes, symlinks, own_dev })
     }
 }

@@ -63,6 +63,9 @@ pub struct HostFacts {
     pub attached_shm: Option<PathBuf>,
     /// No device node can be made here (no `CAP_MKNOD`, or a user namespace): the host's are bound.
     pub bind_devices: bool,
+    /// The `tasks` files of the groups that were made for `linux.intelRdt`
+    /// ([`Groups::tasks`](super::resctrl::Groups::tasks)).
+    pub resctrl: Vec<PathBuf>,
     /// What there is to label and confine processes with.
     pub security: SecurityModules,
     /// newuidmap(1) and newgidmap(1), for a caller that may map no more than its own ids.
@@ -117,7 +120,6 @@ fn unsupported<T>(field: impl Into<String>, reason: impl Into<String>) -> Result
 /// caller's to turn into that.
 pub fn container(spec: &Spec, root: RootSource, host: &HostFacts) -> Result<(SpawnHeader, LaunchPlan)> {
     check_version(spec.version())?;
-    refuse_unsupported(spec)?;
     let Some(linux) = spec.linux() else { return invalid("linux", "is missing") };
     let namespaces = Namespaces::of(spec, host)?;
     let host = &HostFacts { bind_devices: host.bind_devices || namespaces.user.is_some(), ..host.clone() };
@@ -203,16 +205,6 @@ fn check_version(version: &str) -> Result<()> {
     match numbers.as_slice() {
         [Ok(1), Ok(_), Ok(_)] => Ok(()),
         _ => invalid("ociVersion", format!("{version:?} is not a version that is known here (1.0.0 to 1.3)")),
-    }
-}
-
-/// What the executor cannot do.
-fn refuse_unsupported(spec: &Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    let present = [("linux.intelRdt", linux.intel_rdt().is_some())];
-    match present.iter().find(|(_, there)| *there) {
-        Some((field, _)) => unsupported(*field, "this version cannot do it"),
-        None => Ok(()),
     }
 }
 

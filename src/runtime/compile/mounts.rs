@@ -73,7 +73,14 @@ impl Mounts {
             return invalid(field(), "only a bind can be id-mapped");
         }
         if options.remount {
-            self.steps.push(MountStep::Change { path: target, flags: options.flags });
+            if options.bind.is_some() {
+                // Of the mount alone, then.
+                options.data.retain(|(key, _)| !superblock_flag(key));
+                if let Some((key, _)) = options.data.first() {
+                    return invalid(field(), format!("a bind takes no option {:?}", String::from_utf8_lossy(key)));
+                }
+            }
+            self.steps.push(MountStep::Change { path: target, flags: options.flags, options: options.data });
             return Ok(());
         }
         if let Some(recursive) = options.bind {
@@ -197,7 +204,7 @@ impl Mounts {
         }
         if readonly != 0 {
             let flags = MountFlags { set: readonly, ..MountFlags::default() };
-            self.steps.push(MountStep::Change { path: target.to_vec(), flags });
+            self.steps.push(MountStep::Change { path: target.to_vec(), flags, options: Vec::new() });
         }
     }
 }

@@ -89,6 +89,7 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         keyring: host.keyring.clone().map(String::into_bytes),
         capabilities: process.capabilities().as_ref().map(capabilities).unwrap_or_default(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        resctrl: resctrl(spec, host)?,
         apparmor: apparmor(process, host)?,
         selinux: label("process.selinuxLabel", process.selinux_label(), host)?,
         rlimits: rlimits(process.rlimits().iter().flatten())?,
@@ -102,6 +103,14 @@ pub(super) fn process(spec: &Spec, process: Option<&Process>, host: &HostFacts) 
         terminal: terminal(process)?,
         die_with_parent: false,
     })
+}
+
+/// The groups are made by whoever starts the container.
+fn resctrl(spec: &Spec, host: &HostFacts) -> Result<Vec<Vec<u8>>> {
+    if host.resctrl.is_empty() && spec.linux().as_ref().is_some_and(|l| l.intel_rdt().is_some()) {
+        return unsupported("linux.intelRdt", "no group of resctrl was made for it");
+    }
+    host.resctrl.iter().map(|path| without_nul("linux.intelRdt", path.as_os_str().as_bytes())).collect()
 }
 
 /// The profile to enter. "unconfined" is what a process is anyway where there is no AppArmor.

@@ -65,10 +65,10 @@ fn check_namespace(name: &str, path: &str, namespaces: &Namespaces) -> Result<()
         (IPC, "IPC")
     } else if path.starts_with("net/") {
         (NET, "network")
-    } else if path.starts_with("user/") {
-        (USER, "user")
     } else if path == "kernel/domainname" {
         (UTS, "UTS")
+    } else if path.starts_with("user/") {
+        (USER, "user")
     } else if path == "kernel/hostname" {
         return invalid("linux.sysctl", "kernel.hostname is set by the field hostname");
     } else {

@@ -201,6 +201,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     let reporter = &fds.reporter;
     let procfs = Labels::procfs(&plan.process)?;
     enter_cgroups(&plan.cgroup)?;
+    write_task_files(&plan.process.resctrl)?;
     set_oom_score(plan.process.oom_score_adj, reporter)?;
     let shm = fds.shm.as_ref().map(AsFd::as_fd);
     let opened = match &plan.user {
@@ -240,6 +241,7 @@ fn launch(plan: LaunchPlan, fds: &Fds) -> Step<Infallible> {
     };
     mounts::make_filesystems(&plan.mounts, &mut sources.trees)?;
     root::isolate(plan.root.host_propagation)?;
+    mounts::mount_the_old_way(&plan.mounts, &mut sources.trees)?;
     let tree = root::prepare(&plan.root, sources.root)?;
     // Hooks find a file system that is whole, and the host still in reach; without any, nothing is done within reach.
     let pauses = plan.hooks.pause || !plan.hooks.create_container.is_empty();
@@ -282,6 +284,7 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
     let Some(target) = &fds.target else { return refuse(Stage::Namespace, "an exec needs a target, and got none") };
     let procfs = Labels::procfs(&plan.process)?;
     enter_cgroups(&plan.cgroup)?;
+    write_task_files(&plan.process.resctrl)?;
     set_oom_score(plan.process.oom_score_adj, reporter)?;
     let own = idmap::own_directory()?;
     let groups_fixed = if plan.namespaces & libc::CLONE_NEWUSER as u32 != 0 {
@@ -311,7 +314,14 @@ fn exec(plan: ExecPlan, fds: &Fds) -> Step<Infallible> {
 }
 
 fn enter_cgroups(entry: &CgroupEntry) -> Step<()> {
-    let CgroupEntry::V1 { tasks } = entry else { return Ok(()) };
+    match entry {
+        CgroupEntry::V1 { tasks } => write_task_files(tasks),
+        CgroupEntry::V2 | CgroupEntry::None => Ok(()),
+    }
+}
+
+/// `0` is whoever writes it.
+fn write_task_files(tasks: &[Vec<u8>]) -> Step<()> {
     for path in tasks {
         let name = || format!("enter the cgroup of {}", show(path));
         let file = open(path.as_slice(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(Stage::Cgroup, name)?;

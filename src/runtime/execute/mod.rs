@@ -26,6 +26,7 @@ mod procfs;
 mod program;
 mod root;
 mod stager;
+mod staging;
 mod status;
 mod tree;
 

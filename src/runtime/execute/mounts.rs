@@ -7,14 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, XattrFlags, chmodat, fsetxattr, fstat, fstatfs, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
 };
 
 use super::context::{Context, Step, refuse, show};
 use super::copy::copy_tree;
 use super::idmap::Namespaces;
 use super::procfs;
+use super::staging;
 use super::status::{Notice, Stage};
 use super::tree::{Kind, Tree, kind_of};
 use crate::runtime::plan::{MountFlags, MountPlan, MountSource, MountStep};
@@ -67,6 +68,22 @@ pub(super) fn make_filesystems(steps: &[MountStep], trees: &mut [Option<Detached
     Ok(())
 }
 
+/// Makes what has options that only mount(2) takes, when nothing that is mounted reaches the host any more.
+pub(super) fn mount_the_old_way(steps: &[MountStep], trees: &mut [Option<Detached>]) -> Step<()> {
+    for (step, tree) in steps.iter().zip(trees) {
+        let MountStep::Mount(mount) = step else { continue };
+        let MountSource::Filesystem { kind, source, options, .. } = &mount.source else { continue };
+        if tree.is_none() && staging::needed(options) {
+            let fd = staging::new_by_mount(kind, source, options).map_err(|failure| Notice {
+                detail: format!("mount {} to {}", failure.detail, show(&mount.target)),
+                ..failure
+            })?;
+            *tree = Some(finish(fd, &mount.flags, &mount.target)?);
+        }
+    }
+    Ok(())
+}
+
 fn open_source(mount: &MountPlan, shm: Option<BorrowedFd<'_>>, ids: &mut Namespaces) -> Step<Option<Detached>> {
     let tree = match &mount.source {
         MountSource::Attached => {
@@ -94,6 +111,9 @@ fn set_label(root: BorrowedFd<'_>, label: &[u8]) -> Result<(), Errno> {
 
 fn make_filesystem(mount: &MountPlan) -> Step<Option<Detached>> {
     let MountSource::Filesystem { kind, source, options, fallback, .. } = &mount.source else { return Ok(None) };
+    if staging::needed(options) {
+        return Ok(None);
+    }
     let flags = &mount.flags;
     let tree = match (new_filesystem(kind, source, options, flags.set | flags.recursive_set), fallback) {
         (Ok(fd), _) => {
@@ -162,9 +182,6 @@ pub(super) fn new_filesystem(
     for (key, value) in options {
         let set = match value {
             None => fsconfig_set_flag(&fs, key.as_slice()),
-            Some(value) if value.len() > MAX_OPTION => {
-                return refuse(Stage::Mount, named(&format!("option {} is longer than 255 bytes", show(key))));
-            }
             Some(value) => fsconfig_set_string(&fs, key.as_slice(), value.as_slice()),
         };
         set.at(Stage::Mount, || named(&complaint(fs.as_fd(), &format!("option {}", show(key)))))?;
@@ -226,13 +243,36 @@ pub(super) fn attach_all(tree: &mut Tree, steps: &[MountStep], mut prepared: Vec
                 }
             }
             (MountStep::Symlink { path, target }, _) => symlink(tree, path, target, Stage::Mount)?,
-            (MountStep::Change { path, flags }, _) => change_at(tree, path, flags)?,
+            (MountStep::Change { path, flags, options }, _) => {
+                reconfigure(tree, path, options)?;
+                change_at(tree, path, flags)?;
+            }
             (MountStep::Mount(mount), None) => {
                 return refuse(Stage::Mount, format!("{} was not prepared", show(&mount.target)));
             }
         }
     }
     Ok(())
+}
+
+/// Other options for the file system that is mounted at `path`.
+fn reconfigure(tree: &Tree, path: &[u8], options: &[(Vec<u8>, Option<Vec<u8>>)]) -> Step<()> {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let name = || format!("remount {}", show(path));
+    let mount = tree.open(path, OFlags::PATH).at(Stage::Mount, name)?;
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let fs = fspick(&mount, "", flags).at(Stage::Mount, name)?;
+    let failed = |what: &str| format!("{} ({})", name(), complaint(fs.as_fd(), what));
+    for (key, value) in options {
+        let set = match value {
+            None => fsconfig_set_flag(&fs, key.as_slice()),
+            Some(value) => fsconfig_set_string(&fs, key.as_slice(), value.as_slice()),
+        };
+        set.at(Stage::Mount, || failed(&format!("option {}", show(key))))?;
+    }
+    fsconfig_reconfigure(&fs).at(Stage::Mount, || failed("reconfigure"))
 }
 
 /// Other flags for what is mounted at `path`.
