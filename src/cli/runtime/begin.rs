@@ -39,7 +39,7 @@ pub(super) fn run(root: &Root, limits: Limits, args: &RunArgs) -> Result<u8> {
     let Some(signals) = signals else { return Ok(0) };
     let code = foreground::attend(&begun, &signals)?;
     if !args.keep {
-        super::control::delete(root, &args.create.id, true)?;
+        super::control::clear_away(root, &record)?;
     }
     Ok(code)
 }

@@ -134,6 +134,12 @@ pub(super) fn delete(root: &Root, id: &str, force: bool) -> Result<()> {
     }
 }
 
+/// After the container's end, for who waited for it and has the record still. Another may have deleted it meanwhile.
+pub(super) fn clear_away(root: &Root, record: &Record) -> Result<()> {
+    let Ok(_lock) = root.lock_directory(&record.id) else { return Ok(()) };
+    destroy(root, record)
+}
+
 /// Kills what is left of a container, and removes all that was made for it; then come the hooks for that.
 fn destroy(root: &Root, record: &Record) -> Result<()> {
     end(&record.remains())?;
