@@ -72,7 +72,7 @@ pub(super) fn all() -> Value {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
@@ -80,8 +80,8 @@ pub(super) fn all() -> Value {
         "annotations": {
             "io.orlop.version": env!("CARGO_PKG_VERSION"),
         },
-        // Nothing in a config.json's annotations changes what this runtime does.
-        "potentiallyUnsafeConfigAnnotations": [],
+        // With --systemd-cgroup these become properties of the container's unit.
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     })
 }
 
