@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs each fuzzer for some seconds (60, or the first argument), or only those named after it.
-# Needs a nightly toolchain, cargo-fuzz (`cargo install cargo-fuzz`) and Debian's libseccomp-dev.
+# Needs a nightly toolchain with the static target of prepare.sh (`rustup target add --toolchain nightly
+# x86_64-unknown-linux-musl`), cargo-fuzz (`cargo install cargo-fuzz`) and Debian's libseccomp-dev.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}

@@ -1,5 +1,6 @@
 #![no_main]
 
+#[allow(dead_code)] // Another fuzzer uses what this one does not.
 #[path = "../../tests/properties/bytes.rs"]
 mod bytes;
 #[allow(dead_code)] // Another fuzzer uses what this one does not.
